@@ -1,0 +1,86 @@
+"""Verifies what only keys can tell: client requests and seals. Rules 1.2, 1.17, 1.18. No I/O; time is handed in."""
+
+from __future__ import annotations
+
+from pbft.batch import AuthKind, ClientRequest, signature_body
+from pbft.config import Group
+from pbft.crypto import AuthenticatorKey, KeyRing, PublicKey, SigningIdentity, check_authenticator, verify_seal
+from pbft.messages import Checkpoint, Position
+from pbft.protocol.core import Sign
+
+SEAL_DOMAIN = b"replica"
+_KEYS_PER_CLIENT = 64
+_KEY_LIFETIME = 24 * 3600.0
+_OVERLAP = 10.0
+"""Seconds for which requests made under the key of a link that has ended are still accepted (rule 1.18)."""
+
+
+class KeyAuthentication:
+    """Keys of one replica: the ring of client keys, and the public identities of the group."""
+
+    def __init__(self, group: Group, me: int) -> None:
+        self._group = group
+        self._me = me
+        self._ring = KeyRing(_KEYS_PER_CLIENT)
+        self._replicas = [PublicKey(raw) for raw in group.replicas]
+        self._clients = {principal: PublicKey(raw) for principal, raw in group.clients.items()}
+        self.now = 0.0
+
+    # ---- keys of client links
+
+    def add_key(self, client: int, key: AuthenticatorKey) -> None:
+        """A link to a client is up, or has new keys."""
+        self._ring.add(client, key, self.now + _KEY_LIFETIME)
+
+    def retire_key(self, client: int, key: AuthenticatorKey) -> None:
+        """The link is over; requests it authenticated may still be in flight, relayed by others."""
+        self._ring.retire(client, key.key_id, self.now, _OVERLAP)
+
+    def expire(self) -> None:
+        """Drop keys whose time has passed."""
+        self._ring.expire(self.now)
+
+    # ---- pbft.protocol.inbound.Authentication
+
+    def request_is_authentic(self, request: ClientRequest) -> bool:
+        """Rule 1.17: a MAC entry for this replica, or a signature of the client."""
+        authenticator = request.authenticator
+        if not authenticator:
+            return False
+        if authenticator[0] == AuthKind.MACS:
+            client, now, ring = request.client, self.now, self._ring
+            return check_authenticator(
+                authenticator[1:], self._me, request.digest, lambda key_id: ring.lookup(client, key_id, now)
+            )
+        key = self._clients.get(request.client)
+        if authenticator[0] != AuthKind.SIGNATURE or key is None:
+            return False
+        body = signature_body(self._group.cluster, self._group.epoch, request.digest)
+        return key.verify(body, authenticator[1:])
+
+    def checkpoint_is_authentic(self, checkpoint: Checkpoint) -> bool:
+        """Whether the seal verifies under the sender's identity, for the incarnation that it names."""
+        return self._seal_is_valid(checkpoint)
+
+    def position_is_authentic(self, position: Position) -> bool:
+        """The same for POSITION."""
+        return self._seal_is_valid(position)
+
+    def _seal_is_valid(self, message: Checkpoint | Position) -> bool:
+        if not 0 <= message.sender < len(self._replicas):
+            return False
+        body = message.signed_body(self._group.cluster, self._group.epoch)
+        return verify_seal(
+            self._replicas[message.sender],
+            self._group.cluster,
+            message.sender,
+            message.incarnation,
+            SEAL_DOMAIN,
+            body,
+            message.seal,
+        )
+
+
+def signer(identity: SigningIdentity) -> Sign:
+    """The pure signing function that the core is handed."""
+    return lambda body: identity.sign(SEAL_DOMAIN, body)

@@ -1,0 +1,231 @@
+"""Canonical CBOR both ways: strict and bounded. [RFC 8949 §4.2]
+
+Rules of this file: knows no message. A class declares one check per field with `register`; a value is an array
+`[type, field, ...]`. Decoding accepts exactly the bytes that encoding produces: no tags, floats, maps, indefinite
+lengths, long headers, or trailing bytes. A check returns the number of bytes that the canonical encoding of the value
+takes; if the sum differs from what arrived, something was encoded the long way round or follows the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import cbor2
+
+MAX_MESSAGE_BYTES = 80 << 20
+_MAX_DEPTH = 8
+
+Check = Callable[[Any], int]
+T = TypeVar("T")
+
+
+class CodecError(ValueError):
+    """Bytes that are no message. The only exception that decoding raises; `kind` is a stable counter name."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind
+
+
+def head_size(value: int) -> int:
+    """Bytes of the shortest CBOR head that carries `value`. [RFC 8949 §3]"""
+    if value < 24:
+        return 1
+    if value < 256:
+        return 2
+    if value < 65536:
+        return 3
+    return 5 if value < 1 << 32 else 9
+
+
+def uint(maximum: int = (1 << 64) - 1, minimum: int = 0) -> Check:
+    """A whole number between `minimum` and `maximum`, both included."""
+
+    def check(value: Any) -> int:
+        if type(value) is not int:
+            raise CodecError("type", f"expected a whole number, found {type(value).__name__}")
+        if value < 24:
+            if value < minimum:
+                raise CodecError("range", f"{value} is below {minimum}")
+            if value <= maximum:
+                return 1
+        if value > maximum or value < minimum:
+            raise CodecError("range", f"{value} lies outside {minimum}..{maximum}")
+        return head_size(value)
+
+    return check
+
+
+def blob(maximum: int, minimum: int = 0) -> Check:
+    """A byte string of `minimum` to `maximum` bytes."""
+
+    def check(value: Any) -> int:
+        if type(value) is not bytes:
+            raise CodecError("type", f"expected a byte string, found {type(value).__name__}")
+        size = len(value)
+        if size > maximum or size < minimum:
+            raise CodecError("length", f"{size} bytes lie outside {minimum}..{maximum}")
+        return size + (1 if size < 24 else 2 if size < 256 else 3 if size < 65536 else 5)
+
+    return check
+
+
+def flag(value: Any) -> int:
+    """True or false, and nothing that merely counts as such."""
+    if value is not True and value is not False:
+        raise CodecError("type", f"expected true or false, found {type(value).__name__}")
+    return 1
+
+
+def text(maximum: int) -> Check:
+    """A UTF-8 text of at most `maximum` encoded bytes."""
+
+    def check(value: Any) -> int:
+        if type(value) is not str:
+            raise CodecError("type", f"expected a text, found {type(value).__name__}")
+        size = len(value.encode("utf-8", "surrogatepass"))
+        if size > maximum:
+            raise CodecError("length", f"a text of {size} bytes exceeds {maximum}")
+        return size + head_size(size)
+
+    return check
+
+
+def array(item: Check, maximum: int, minimum: int = 0) -> Check:
+    """An array of `minimum` to `maximum` values which all pass `item`."""
+
+    def check(value: Any) -> int:
+        if not isinstance(value, (list, tuple)):
+            raise CodecError("type", f"expected an array, found {type(value).__name__}")
+        count = len(value)
+        if count > maximum or count < minimum:
+            raise CodecError("length", f"{count} elements lie outside {minimum}..{maximum}")
+        return head_size(count) + sum(map(item, value))
+
+    return check
+
+
+def row(*items: Check) -> Check:
+    """An array with exactly one value for each of `items`."""
+
+    def check(value: Any) -> int:
+        if not isinstance(value, (list, tuple)):
+            raise CodecError("type", f"expected an array, found {type(value).__name__}")
+        if len(value) != len(items):
+            raise CodecError("length", f"expected {len(items)} elements, found {len(value)}")
+        size = head_size(len(items))
+        for item, field in zip(items, value, strict=True):
+            size += item(field)
+        return size
+
+    return check
+
+
+def loads(data: bytes) -> Any:
+    """One CBOR value; raises `CodecError` for everything that is not plain CBOR of bounded depth and size."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise CodecError("length", f"{len(data)} bytes exceed {MAX_MESSAGE_BYTES}")
+    try:
+        return cbor2.loads(
+            data,
+            max_depth=_MAX_DEPTH,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            immutable=True,
+            semantic_decoders={},
+        )
+    except CodecError:
+        raise
+    except (
+        Exception
+    ) as error:  # the library documents CBORDecodeError; hostile input must not find the exception it forgot
+        raise CodecError("cbor", str(error)[:120]) from None
+
+
+def decode_row(data: bytes, check: Check) -> tuple[Any, ...]:
+    """Decode one array whose fields pass `check`, canonical to the last byte."""
+    value = loads(data)
+    if check(value) != len(data):
+        raise CodecError("canonical", "the value is not in its shortest encoding, or bytes follow it")
+    return tuple(value)
+
+
+def dumps(value: Any) -> bytes:
+    """Canonical encoding of nested tuples, byte strings, texts, booleans and whole numbers below 2^64."""
+    return cbor2.dumps(value)
+
+
+class Family:
+    """A set of frozen types that share one number space: the wire messages, or the records of the log."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._by_number: dict[int, tuple[type[Any], Check]] = {}
+        self._numbers: dict[type[Any], int] = {}
+        self._nested: dict[int, tuple[int, type[Any]]] = {}
+
+    def register(
+        self, number: int, *checks: Check, nested: tuple[int, type[Any]] | None = None
+    ) -> Callable[[type[T]], type[T]]:
+        """Class decorator: gives a NamedTuple its number and one check per field.
+
+        `nested` = (index of a field, class): that field holds an array of values of another registered class.
+        """
+
+        def decorate(cls: type[T]) -> type[T]:
+            if number in self._by_number or len(checks) != len(cls._fields):  # type: ignore[attr-defined]
+                raise TypeError(
+                    f"{cls.__name__}: number {number} is taken, or its checks do not match its fields"
+                )
+            self._by_number[number] = (cls, row(uint(255), *checks))
+            self._numbers[cls] = number
+            if nested is not None:
+                self._nested[number] = nested
+            return cls
+
+        return decorate
+
+    def types(self) -> dict[int, type[Any]]:
+        """Number -> class, for documentation and tests."""
+        return {number: cls for number, (cls, _) in sorted(self._by_number.items())}
+
+    def encode(self, value: Any) -> bytes:
+        """Canonical bytes of a registered value. A value of another type is a bug: KeyError."""
+        return cbor2.dumps((self._numbers[type(value)], *value))
+
+    def decode(self, data: bytes) -> Any:
+        """The value that encodes to exactly `data`; raises `CodecError` and nothing else."""
+        value = loads(data)
+        if type(value) is not tuple or not value or type(value[0]) is not int:
+            raise CodecError("shape", f"a {self.name} is an array that starts with its number")
+        known = self._by_number.get(value[0])
+        if known is None:
+            raise CodecError("unknown", f"no {self.name} has number {value[0]}")
+        cls, check = known
+        if check(value) != len(data):
+            raise CodecError("canonical", "the value is not in its shortest encoding, or bytes follow it")
+        nested = self._nested.get(value[0])
+        if nested is None:
+            return cls(*value[1:])
+        index, inner = nested
+        fields = list(value[1:])
+        fields[index] = tuple(inner(*entry) for entry in fields[index])
+        return cls(*fields)
+
+    def sized(self, cls: type[Any]) -> Check:
+        """A check for a value of `cls` nested in another one, without its number."""
+        _, check = self._by_number[self._numbers[cls]]
+        number = self._numbers[cls]
+
+        def nested(value: Any) -> int:
+            if not isinstance(value, (list, tuple)):
+                raise CodecError("type", f"expected an array, found {type(value).__name__}")
+            return (
+                check((number, *value))
+                - head_size(number)
+                - head_size(len(value) + 1)
+                + head_size(len(value))
+            )
+
+        return nested

@@ -1,0 +1,189 @@
+"""Quorum arithmetic and the tunables of the protocol, with units and bounds.
+
+Rules of this file: plain values only; knows nothing of files, sockets or clocks (reading `cluster.toml` is
+`pbft/config_file.py`). It is the one place in the project that spells out quorum arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pbft.crypto.digests import digest
+
+PROTOCOL_VERSION = 1
+CLIENT_PRINCIPAL = 1 << 63
+"""Principals below are replicas 0..n-1; at or above are clients (this bit and 63 bits of their key's digest)."""
+
+
+def is_client(principal: int) -> bool:
+    """Whether a principal is a client; replicas are numbered from 0."""
+    return principal >= CLIENT_PRINCIPAL
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used: one sentence that names file, key and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quorums:
+    """Thresholds of a group of `n` replicas of which `f` may be Byzantine. [CL99 §3], rule 1 "Notation".
+
+    Any two `strong` quorums share at least f+1 replicas, hence a correct one; the n-f correct replicas suffice for
+    each. For n = 3f+1 strong is 2f+1; for n = 6 it is 4, where 2f+1 = 3 could split.
+    """
+
+    n: int
+    f: int = field(init=False)
+    strong: int = field(init=False)
+    """q: prepared (with the primary's PRE-PREPARE), committed, stable checkpoint, NEW-VIEW, tentative and fast reads."""
+    weak: int = field(init=False)
+    """f+1: at least one correct replica vouches. COMMITTED, client replies, joining a view change, fetching a state."""
+    vouching_prepares: int = field(init=False)
+    """PREPAREs that, besides the PRE-PREPARE, prove that a correct replica verified a batch's requests (2.4 c)."""
+
+    def __post_init__(self) -> None:
+        n = self.n
+        if n < 4:
+            raise ConfigError(f"a cluster of {n} replicas tolerates no fault; list at least 4 replicas")
+        f = (n - 1) // 3
+        strong = (n + f + 2) // 2
+        object.__setattr__(self, "f", f)
+        object.__setattr__(self, "strong", strong)
+        object.__setattr__(self, "weak", f + 1)
+        object.__setattr__(self, "vouching_prepares", f)
+        if 2 * strong - n < f + 1 or strong > n - f:
+            raise ConfigError(
+                f"no quorum size is both safe and live for n={n}"
+            )  # cannot happen; checked all the same
+
+    def primary(self, view: int) -> int:
+        """The primary of a view: view mod n. [CL99 §4]"""
+        return view % self.n
+
+
+def _tunable(default: int, low: int, high: int, unit: str, meaning: str, shared: bool = True) -> Any:
+    return field(
+        default=default,
+        metadata={"low": low, "high": high, "unit": unit, "meaning": meaning, "shared": shared},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tunables:
+    """Every number of `[protocol]` in cluster.toml. Those marked shared must agree on all replicas."""
+
+    checkpoint_interval: int = _tunable(
+        128, 1, 65536, "batches", "K: a checkpoint digest is agreed every K batches"
+    )
+    log_window: int = _tunable(256, 2, 131072, "batches", "L: batches between the watermarks, at least 2K")
+    batch_max_bytes: int = _tunable(
+        1 << 20, 4096, 64 << 20, "bytes", "largest batch that a PRE-PREPARE may carry"
+    )
+    operation_max_bytes: int = _tunable(
+        256 << 10, 64, 32 << 20, "bytes", "largest REQUEST, all its operations together"
+    )
+    result_max_bytes: int = _tunable(256 << 10, 64, 32 << 20, "bytes", "largest result of one operation")
+    operations_per_request: int = _tunable(256, 1, 4096, "operations", "operations that share one REQUEST")
+    session_window: int = _tunable(
+        64, 1, 1024, "requests", "W: request ids above the floor that a session may use"
+    )
+    sessions_per_client: int = _tunable(
+        16, 1, 1024, "sessions", "live sessions of one client; the oldest goes first"
+    )
+    result_cache_bytes: int = _tunable(
+        1 << 20, 1024, 64 << 20, "bytes", "results remembered for each session"
+    )
+    clock_skew_max: int = _tunable(
+        1000, 1, 600_000, "milliseconds", "how far a proposed time may lead my clock"
+    )
+    pipeline_depth: int = _tunable(
+        8, 1, 1024, "batches", "batches that the primary has in flight", shared=False
+    )
+    pending_per_client: int = _tunable(
+        128, 1, 65536, "requests", "queued requests of one client", shared=False
+    )
+    pending_total: int = _tunable(
+        4096, 1, 1 << 20, "requests", "queued requests of all clients", shared=False
+    )
+    pending_bytes: int = _tunable(
+        64 << 20, 1 << 16, 1 << 32, "bytes", "queued requests of all clients", shared=False
+    )
+    status_interval: int = _tunable(
+        200, 20, 60_000, "milliseconds", "pause between two STATUS messages", shared=False
+    )
+    heartbeat_interval: int = _tunable(
+        500, 20, 60_000, "milliseconds", "pause between heartbeats", shared=False
+    )
+    view_timeout: int = _tunable(
+        2000, 50, 600_000, "milliseconds", "first view timeout, doubled per failed view", shared=False
+    )
+    retained_log_bytes: int = _tunable(
+        64 << 20, 1 << 16, 1 << 40, "bytes", "old batches kept to serve others", shared=False
+    )
+    durable_checkpoint_bytes: int = _tunable(
+        64 << 20, 1 << 16, 1 << 40, "bytes", "log written between durable checkpoints", shared=False
+    )
+    durable_checkpoint_interval: int = _tunable(
+        60, 1, 86_400, "seconds", "longest time between durable checkpoints", shared=False
+    )
+    full_reply_max: int = _tunable(
+        128, 0, 1 << 20, "bytes", "results up to this size are sent in full by everybody", shared=False
+    )
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            low, high = spec.metadata["low"], spec.metadata["high"]
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigError(f"protocol.{spec.name} must be a whole number of {spec.metadata['unit']}")
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"protocol.{spec.name} = {value} must lie between {low} and {high} {spec.metadata['unit']}"
+                )
+        if self.log_window < 2 * self.checkpoint_interval:
+            raise ConfigError(
+                f"protocol.log_window = {self.log_window} must be at least twice "
+                f"protocol.checkpoint_interval = {self.checkpoint_interval}"
+            )
+        if self.operation_max_bytes > self.batch_max_bytes // 2:
+            raise ConfigError("protocol.operation_max_bytes must be at most half of protocol.batch_max_bytes")
+
+    @classmethod
+    def describe(cls) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+        """(name, default, {low, high, unit, meaning, shared}) of every tunable, for the file that `init` writes."""
+        for spec in fields(cls):
+            yield spec.name, spec.default, spec.metadata  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What agreement and execution must know of the cluster: shared by all replicas, free of addresses.
+
+    `cluster` is the 32-byte cluster id, `clients` maps principal to public key (32 bytes raw), `replicas` holds the
+    identity keys by replica id.
+    """
+
+    cluster: bytes
+    app: str
+    replicas: tuple[bytes, ...]
+    clients: Mapping[int, bytes]
+    tunables: Tunables = Tunables()
+    epoch: int = 0
+
+    @property
+    def quorums(self) -> Quorums:
+        """Thresholds of this group. Membership is asked per sequence number once epochs can change."""
+        return Quorums(len(self.replicas))
+
+    def shared_fields(self) -> dict[str, bytes]:
+        """Field name -> 8-byte digest, compared at handshake so that a mismatch can be named (DESIGN 3)."""
+        values: dict[str, str] = {"cluster.app": self.app}
+        for number, key in enumerate(self.replicas):
+            values[f"replica.{number}.key"] = key.hex()
+        values["client"] = ",".join(f"{i}:{k.hex()}" for i, k in sorted(self.clients.items()))
+        for spec in fields(self.tunables):
+            if spec.metadata["shared"]:
+                values[f"protocol.{spec.name}"] = str(getattr(self.tunables, spec.name))
+        return {name: digest(b"config-field", text.encode())[:8] for name, text in values.items()}

@@ -1,0 +1,175 @@
+"""CHECKPOINTs, stable certificates, the low watermark. [CL99 §4.3], rules 1.4, 1.6, 1.8.
+
+Only this file moves the low watermark. The own digest is compared with the quorum's whichever came first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pbft.messages import Checkpoint, Stable
+from pbft.protocol.core import Core, Refused
+from pbft.protocol.effects import ALL
+from pbft.protocol.records import Boot, OwnCheckpoint, StableCertificate
+
+_REMEMBERED = 8
+"""Own and certified digests remembered below h, to compare with those that come later."""
+
+
+class Checkpoints:
+    """Signed checkpoint votes: all of the window, and above it the newest of each sender."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._votes: dict[int, dict[int, Checkpoint]] = {}
+        """n -> sender -> CHECKPOINT. Invariant: n > h."""
+        self._unsynced: deque[tuple[int, Checkpoint]] = deque()
+        self._certified: dict[int, bytes] = {}
+        self._own: dict[int, bytes] = {}
+        self._cut: tuple[int, int] | None = None
+        """(log position that must be durable first, position below which the log may go)."""
+
+    def start(self) -> None:
+        """After a restart: own checkpoints of the log count again."""
+        log = self._core.log
+        for number, checkpoint in log.own_checkpoints.items():
+            self._own[number] = checkpoint.digest
+            if number > log.low:
+                self._votes.setdefault(number, {})[self._core.me] = checkpoint
+        if log.certificate:
+            self._certified[log.low] = log.certificate[0].digest
+
+    @property
+    def stable_digest(self) -> bytes:
+        """Digest of the state at h; empty at h = 0."""
+        certificate = self._core.log.certificate
+        return certificate[0].digest if certificate else b""
+
+    # ---- own
+
+    def on_executed(self, number: int, state_digest: bytes) -> None:
+        """State `number` was computed here: sign its CHECKPOINT, at most one digest per number (rule 1.4), unless h has
+        passed it. It rests on the record that `number` executes (rule 1.6)."""
+        core = self._core
+        if number in self._own:
+            if self._own[number] != state_digest:
+                core.halt(
+                    f"replaying the log gave another state at checkpoint {number} than was signed before"
+                )
+            return
+        self._own[number] = state_digest
+        self._forget(self._own)
+        self._compare(number)
+        if number < core.log.low or core.halted:
+            return
+        position = core.outbox.position
+        unsigned = Checkpoint(core.me, core.incarnation, number, state_digest, core.boot, position, b"")
+        seal = core.sign(unsigned.signed_body(core.group.cluster, core.group.epoch))
+        checkpoint = unsigned._replace(seal=seal)
+        position = core.record(OwnCheckpoint((checkpoint,)))
+        core.send(ALL, checkpoint, position)
+        self._unsynced.append((position, checkpoint))
+
+    def on_durable(self, durable: int) -> None:
+        """Own CHECKPOINTs on disk count from now on (rule 1.5); the log may be cut once what binds was written again."""
+        if self._cut is not None and self._cut[0] <= durable:
+            self._core.effects.cut, self._cut = self._cut[1], None
+        while self._unsynced and self._unsynced[0][0] <= durable:
+            _, checkpoint = self._unsynced.popleft()
+            self._count(checkpoint)
+
+    def on_state_durable(self, number: int) -> None:
+        """State `number` is on disk with its certificate: write again, above the cut, everything small that still
+        binds; the log below goes when that is synced (rule 1.6)."""
+        core = self._core
+        core.record(Boot(core.boot))
+        for checkpoint in list(core.log.own_checkpoints.values()):
+            core.record(OwnCheckpoint((checkpoint,)))
+        if core.log.certificate:
+            core.record(StableCertificate(core.log.certificate))
+        self._cut = (core.outbox.position, core.log.durable_checkpoint(number))
+
+    # ---- others'
+
+    def on_checkpoint(self, sender: int, checkpoint: Checkpoint) -> Refused | None:
+        """CHECKPOINT(n, d, i), its seal verified; anyone may relay it (rule 1.2)."""
+        core = self._core
+        number = checkpoint.number
+        if number % core.tunables.checkpoint_interval or number == 0:
+            return core.refuse(sender, Refused.NOT_A_CHECKPOINT)
+        if number <= core.log.low:
+            return core.refuse(sender, Refused.BELOW_WINDOW)
+        known = self._votes.get(number, {}).get(checkpoint.sender)
+        if known is not None and known.digest != checkpoint.digest:
+            core.accuse(checkpoint.sender, "two-checkpoints", f"two signed digests for state {number}")
+            return core.refuse(sender, Refused.EQUIVOCATION)
+        self._count(checkpoint)
+        return None
+
+    def on_stable(self, sender: int, message: Stable) -> Refused | None:
+        """A stable certificate relayed by anybody, its seals verified."""
+        core = self._core
+        first = message.checkpoints[0]
+        if first.number <= core.log.low:
+            return core.refuse(sender, Refused.BELOW_WINDOW)
+        senders = {
+            c.sender for c in message.checkpoints if (c.number, c.digest) == (first.number, first.digest)
+        }
+        if len(senders) < core.quorums.strong or len(senders) != len(message.checkpoints):
+            return core.refuse(sender, Refused.NOT_CERTIFIED)
+        self._become_stable(message.checkpoints)
+        return None
+
+    def _count(self, checkpoint: Checkpoint) -> None:
+        core = self._core
+        number = checkpoint.number
+        if number <= core.log.low:
+            return
+        if (
+            number > core.log.high
+        ):  # far above: the newest of each sender only, to learn that I am behind (4 #42)
+            for n in [n for n in self._votes if core.log.high < n]:
+                old = self._votes[n]
+                if n > number and checkpoint.sender in old:
+                    return
+                old.pop(checkpoint.sender, None)
+                if not old:
+                    del self._votes[n]
+        votes = self._votes.setdefault(number, {})
+        votes.setdefault(checkpoint.sender, checkpoint)
+        matching = tuple(c for c in votes.values() if c.digest == checkpoint.digest)
+        if len(matching) >= core.quorums.strong:
+            self._become_stable(matching)
+
+    # ---- the transition
+
+    def _become_stable(self, certificate: tuple[Checkpoint, ...]) -> None:
+        """Entered when: q distinct replicas signed one digest for a number above h. [CL99 §4.3]"""
+        core = self._core
+        number = certificate[0].number
+        core.record(StableCertificate(certificate))
+        self._certified[number] = certificate[0].digest
+        self._forget(self._certified)
+        self._votes = {n: v for n, v in self._votes.items() if n > number}
+        core.effects.stable.append(number)
+        self._compare(number)
+
+    def _compare(self, number: int) -> None:
+        own, certified = self._own.get(number), self._certified.get(number)
+        if own is not None and certified is not None and own != certified:
+            self._core.halt(
+                f"this replica's state at checkpoint {number} differs from the one that a quorum signed; "
+                "its application or its memory went another way than the others'"
+            )
+
+    @staticmethod
+    def _forget(table: dict[int, bytes]) -> None:
+        while len(table) > _REMEMBERED:
+            del table[min(table)]
+
+    # ---- for retransmission
+
+    def own_above(self, number: int) -> list[Checkpoint]:
+        """Own CHECKPOINTs, on disk, above `number`."""
+        me = self._core.me
+        return [v[me] for n, v in sorted(self._votes.items()) if n > number and me in v]

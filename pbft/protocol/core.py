@@ -1,0 +1,129 @@
+"""What all parts of agreement share: who I am, the present view and time, and the two ways to have an effect.
+
+Rules of this file: decides nothing of the protocol. `record` is the only way into the log and `send` the only way out,
+so that "durable before said" (rule 1.5) holds whatever a handler does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from pbft.batch import Batch
+from pbft.config import Group
+from pbft.messages import Message
+from pbft.protocol.effects import Effects, Evidence, Outbox, Send, invariant, rests_on_nothing
+from pbft.protocol.log import Log
+from pbft.protocol.records import Record
+
+Sign = Callable[[bytes], bytes]
+
+
+class Refused(str, Enum):
+    """Why a message changed nothing. Counted per sender; never an exception."""
+
+    NOT_PRIMARY = "not-primary"
+    FROM_PRIMARY = "from-primary"
+    OTHER_VIEW = "other-view"
+    BELOW_WINDOW = "below-window"
+    ABOVE_WINDOW = "above-window"
+    WRONG_DIGEST = "wrong-digest"
+    TOO_LARGE = "too-large"
+    EQUIVOCATION = "equivocation"
+    NOT_WANTED = "not-wanted"
+    NOT_A_CHECKPOINT = "not-a-checkpoint-number"
+    NOT_CERTIFIED = "not-certified"
+    BAD_SEAL = "bad-seal"
+    UNAUTHENTIC = "unauthentic-request"
+    NOT_VOTING = "not-voting"
+    WRONG_ROLE = "wrong-role"
+    MALFORMED = "malformed"
+    TOO_OFTEN = "too-often"
+
+
+class Core:
+    """Shared by ordering, checkpoints, retransmission and requests of one replica."""
+
+    __slots__ = (
+        "boot",
+        "effects",
+        "group",
+        "halted",
+        "incarnation",
+        "log",
+        "me",
+        "now",
+        "outbox",
+        "quorums",
+        "refused",
+        "sign",
+        "tunables",
+        "wall",
+    )
+
+    def __init__(self, group: Group, me: int, sign: Sign, log: Log) -> None:
+        self.group = group
+        self.me = me
+        self.sign = sign
+        self.log = log
+        self.quorums = group.quorums
+        self.tunables = group.tunables
+        self.effects = Effects()
+        self.outbox = Outbox()
+        self.incarnation = 0
+        self.boot = 0
+        self.now = 0.0
+        """Seconds of a clock that never goes back; handed in with each event."""
+        self.wall = 0
+        """Microseconds since the epoch, by this machine's clock."""
+        self.halted = ""
+        """Why this replica does not vote; empty while it does."""
+        self.refused: dict[tuple[int, str], int] = {}
+        """(sender, reason) -> messages refused. Invariant: senders are members, so it stays small."""
+
+    @property
+    def view(self) -> int:
+        """The view in which this replica votes."""
+        return self.log.view
+
+    @property
+    def primary(self) -> int:
+        """primary(v) = v mod n. [CL99 §4]"""
+        return self.quorums.primary(self.log.view)
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether this replica is the primary of its view."""
+        return self.primary == self.me
+
+    def record(self, record: Record, batch: Batch | None = None) -> int:
+        """Append to the log and fold it in; returns its position. `batch`: the parsed form of the record's batch."""
+        self.outbox.position += 1
+        self.effects.records.append(record)
+        self.log.apply(record, self.outbox.position, batch)
+        return self.outbox.position
+
+    def send(self, to: int, message: Message, position: int | None = None) -> None:
+        """Send once what the message rests on is durable: everything recorded so far, unless `position` says less."""
+        invariant(to != self.me, "a replica does not send to itself", message=type(message).__name__)
+        if rests_on_nothing(message):
+            position = 0
+        elif position is None:
+            position = self.outbox.position
+        self.outbox.put(Send(to, message, position), self.effects.sends)
+
+    def refuse(self, sender: int, reason: Refused) -> Refused:
+        """Count a message that changes nothing."""
+        key = (sender, reason.value)
+        self.refused[key] = self.refused.get(key, 0) + 1
+        return reason
+
+    def accuse(self, culprit: int, kind: str, text: str) -> None:
+        """Keep evidence of what a correct replica never does."""
+        self.effects.evidence.append(Evidence(culprit, kind, text))
+
+    def halt(self, reason: str) -> None:
+        """Stop voting for a reason that an operator has to know; the first reason stays."""
+        if not self.halted:
+            self.halted = reason
+            self.accuse(self.me, "halted", reason)

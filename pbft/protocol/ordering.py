@@ -1,0 +1,276 @@
+"""The three-phase protocol: PRE-PREPARE, PREPARE, COMMIT; batching and pipelining. [CL99 §4.2], rules 1.5, 1.10, 1.14.
+
+Every handler has one shape: reasons to refuse (which change nothing), what is now certain, change, effects.
+Only this file writes slots' votes and phases; it knows nothing of what a batch means.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from pbft.batch import SEED_SIZE, Batch, ClientRequest, encode_batch
+from pbft.crypto.digests import digest
+from pbft.messages import Commit, Nack, Prepare, PrePrepare
+from pbft.protocol.core import Core, Refused
+from pbft.protocol.delivery import Delivery
+from pbft.protocol.effects import ALL, invariant
+from pbft.protocol.log import Held, Slot
+from pbft.protocol.records import Accepted, Prepared
+from pbft.protocol.requests import Requests
+
+GROWTH = 16
+"""Operations that must wait, per batch in flight, before another batch is proposed beside those (DESIGN 4)."""
+
+
+class _OwnVote(NamedTuple):
+    position: int
+    view: int
+    number: int
+    is_commit: bool
+
+
+class Ordering:
+    """Agreement on one batch per sequence number in the present view."""
+
+    def __init__(self, core: Core, requests: Requests, delivery: Delivery, secret: bytes) -> None:
+        self._core = core
+        self._requests = requests
+        self._delivery = delivery
+        self._secret = secret
+        self._own_votes: deque[_OwnVote] = deque()
+        self._held: set[int] = set()
+        self.next_number = 1
+        """Invariant for a primary: above every number accepted in this view, and above h."""
+        self.missed_above_window = False
+        """Somebody sent what lies above H: ask by STATUS at once instead of losing it (4 #14)."""
+
+    def start(self) -> None:
+        """After a restart everything in the log is durable: its votes count again, and none is made twice."""
+        log = self._core.log
+        for slot in log.open_slots():
+            if slot.digest is not None:
+                self._count_own(slot, is_commit=False)
+                if slot.prepared_at:
+                    self._count_own(slot, is_commit=True)
+            self.next_number = max(self.next_number, slot.number + 1)
+        self.next_number = max(self.next_number, log.low + 1, log.executing + 1)
+
+    # ---- the primary proposes
+
+    def propose(self) -> None:
+        """Send PRE-PREPAREs for what waits: one at once, more beside it only when they are worth it. [CL99 §5.1.2]"""
+        core, queue = self._core, self._requests.queue
+        while queue.count and core.is_primary and not core.halted:
+            number = max(self.next_number, core.log.low + 1)
+            flying = number - 1 - self._delivery.handed
+            if flying >= core.tunables.pipeline_depth or number > core.log.high:
+                return
+            if flying > 0 and queue.operations < GROWTH * flying:
+                return
+            requests = self._requests.next_batch(self._delivery.executed)
+            if not requests:
+                return
+            self._propose(number, requests)
+
+    def _propose(self, number: int, requests: list[ClientRequest]) -> None:
+        core = self._core
+        invariant(
+            number not in core.log.slots or core.log.slots[number].digest is None,
+            "one proposal",
+            number=number,
+        )
+        seed = digest(b"seed", self._secret + core.view.to_bytes(8, "big") + number.to_bytes(8, "big"))[
+            :SEED_SIZE
+        ]
+        batch = encode_batch(core.wall, seed, requests)
+        self.next_number = number + 1
+        position = self._accept(core.log.slot(number), batch)
+        # The PRE-PREPARE is the primary's vote: it does not leave while its write is under way (rule 1.5).
+        core.send(ALL, PrePrepare(core.view, number, batch.digest, batch.encoded), position)
+
+    # ---- a backup accepts
+
+    def on_pre_prepare(
+        self, sender: int, message: PrePrepare, batch: Batch, unverified: tuple[bytes, ...]
+    ) -> Refused | None:
+        """PRE-PREPARE(v, n, d) with its parsed batch and the digests of requests whose authenticator failed here."""
+        core = self._core
+        if reason := self._refuse_pre_prepare(sender, message, batch):
+            return core.refuse(sender, reason)
+        slot = core.log.slot(message.number)
+        if slot.digest is not None:
+            return None  # a duplicate
+        slot.held = Held(message, batch, unverified)
+        self._held.add(message.number)
+        self._accept_held(slot)
+        if slot.held is not None and unverified:
+            for request in batch.requests:
+                if request.digest in unverified and request.client in core.group.clients:
+                    core.send(ALL, Nack(message.number, request.client, request.digest))
+        return None
+
+    def _refuse_pre_prepare(self, sender: int, message: PrePrepare, batch: Batch) -> Refused | None:
+        core = self._core
+        if core.halted:
+            return Refused.NOT_VOTING
+        if reason := self._refuse_place(message.view, message.number):
+            return reason
+        if sender != core.primary:
+            return Refused.NOT_PRIMARY
+        if batch.digest != message.digest:
+            return Refused.WRONG_DIGEST
+        if len(batch.encoded) > core.tunables.batch_max_bytes:
+            return Refused.TOO_LARGE
+        if any(len(r.body) > core.tunables.operation_max_bytes for r in batch.requests):
+            return Refused.TOO_LARGE
+        slot = core.log.slots.get(message.number)
+        known = None if slot is None else slot.digest or (slot.held and slot.held.message.digest)
+        if known is not None and known != message.digest:
+            core.accuse(
+                sender, "equivocation", f"two PRE-PREPAREs in view {message.view} at {message.number}"
+            )
+            return Refused.EQUIVOCATION
+        return None
+
+    def _refuse_place(self, view: int, number: int) -> Refused | None:
+        """The window and the view, for all three phases. [CL99 §4.2: "n is between h and H"]"""
+        core = self._core
+        if view != core.view:
+            return Refused.OTHER_VIEW
+        if number <= core.log.low:
+            return Refused.BELOW_WINDOW
+        if number > core.log.high:
+            self.missed_above_window = True
+            return Refused.ABOVE_WINDOW
+        return None
+
+    def _accept_held(self, slot: Slot) -> None:
+        """Accept the PRE-PREPARE held in a slot once its time has come and its requests are authentic."""
+        core = self._core
+        held = slot.held
+        if held is None or slot.digest is not None:
+            return
+        if held.batch.time > core.wall + core.tunables.clock_skew_max * 1000:
+            return  # rule 1.14: held until then, not refused
+        if held.unverified and not self._vouched(slot, held):
+            return
+        slot.held = None
+        self._held.discard(slot.number)
+        position = self._accept(slot, held.batch)
+        slot.prepares.add(core.primary, held.batch.digest)
+        core.send(ALL, Prepare(core.view, slot.number, held.batch.digest), position)
+        self._try_prepared(slot)
+
+    def _vouched(self, slot: Slot, held: Held) -> bool:
+        """2.4 b and c: every doubtful request was verified here before, or f backups prepared the batch, so that one
+        correct replica verified it."""
+        core = self._core
+        digest = held.message.digest
+        backups = sum(1 for sender, d in slot.prepares if d == digest and sender != core.primary)
+        if backups >= core.quorums.vouching_prepares:
+            return True
+        return all(r.digest not in held.unverified or self._requests.knows(r) for r in held.batch.requests)
+
+    def _accept(self, slot: Slot, batch: Batch) -> int:
+        """Write the pre-prepared batch; the own vote counts only when that is durable (rule 1.5)."""
+        core = self._core
+        invariant(slot.digest is None, "one digest per view and number", number=slot.number)
+        position = core.record(Accepted(core.view, slot.number, batch.digest, batch.encoded), batch)
+        slot.touched = core.now
+        self._own_votes.append(_OwnVote(position, core.view, slot.number, is_commit=False))
+        self._requests.ordered(slot.number, batch.requests)
+        return position
+
+    # ---- votes
+
+    def on_prepare(self, sender: int, message: Prepare) -> Refused | None:
+        """PREPARE(v, n, d) of a backup; it may come before the PRE-PREPARE."""
+        core = self._core
+        if reason := self._refuse_place(message.view, message.number):
+            return core.refuse(sender, reason)
+        if sender == core.primary:  # its PRE-PREPARE is its vote; it would count twice
+            return core.refuse(sender, Refused.FROM_PRIMARY)
+        slot = core.log.slot(message.number)
+        if not slot.prepares.add(sender, message.digest):
+            core.accuse(sender, "equivocation", f"two PREPAREs in view {message.view} at {message.number}")
+            return core.refuse(sender, Refused.EQUIVOCATION)
+        self._accept_held(slot)
+        self._try_prepared(slot)
+        return None
+
+    def on_commit(self, sender: int, message: Commit) -> Refused | None:
+        """COMMIT(v, n, d); it may come before this replica has prepared."""
+        core = self._core
+        if reason := self._refuse_place(message.view, message.number):
+            return core.refuse(sender, reason)
+        slot = core.log.slot(message.number)
+        if not slot.commits.add(sender, message.digest):
+            core.accuse(sender, "equivocation", f"two COMMITs in view {message.view} at {message.number}")
+            return core.refuse(sender, Refused.EQUIVOCATION)
+        self._try_committed(slot)
+        return None
+
+    def on_durable(self, durable: int) -> None:
+        """The log is durable up to `durable`: own votes at or below it count from now on (rule 1.5)."""
+        own = self._own_votes
+        while own and own[0].position <= durable:
+            vote = own.popleft()
+            slot = self._core.log.slots.get(vote.number)
+            if slot is not None and vote.view == self._core.view:
+                self._count_own(slot, vote.is_commit)
+
+    def _count_own(self, slot: Slot, is_commit: bool) -> None:
+        core = self._core
+        invariant(slot.digest is not None, "an own vote has a digest", number=slot.number)
+        assert slot.digest is not None
+        if is_commit:
+            slot.commits.add(core.me, slot.digest)
+            self._try_committed(slot)
+        else:
+            slot.own_durable = True
+            slot.prepares.add(core.me, slot.digest)
+            if not core.is_primary:
+                slot.prepares.add(core.primary, slot.digest)
+            self._try_prepared(slot)
+
+    def _try_prepared(self, slot: Slot) -> None:
+        """Entered when: the batch is accepted here and durable, and q distinct replicas voted for its digest in this
+        view, the primary by its PRE-PREPARE. [CL99 §4.2 predicate prepared]"""
+        core = self._core
+        if slot.digest is None or slot.prepared_at or not slot.own_durable:
+            return
+        if slot.prepares.count(slot.digest) < core.quorums.strong:
+            return
+        position = core.record(Prepared(core.view, slot.number, slot.digest))
+        slot.touched = core.now
+        if not core.halted:
+            self._own_votes.append(_OwnVote(position, core.view, slot.number, is_commit=True))
+            core.send(ALL, Commit(core.view, slot.number, slot.digest), position)
+        self._try_committed(slot)
+
+    def _try_committed(self, slot: Slot) -> None:
+        """Entered when: prepared here, and q distinct replicas sent COMMIT for its digest, own ones when durable.
+        [CL99 §4.2 predicate committed-local]"""
+        if slot.committed or not slot.prepared_at or slot.digest is None or slot.batch is None:
+            return
+        if slot.commits.count(slot.digest) < self._core.quorums.strong:
+            return
+        slot.committed = True
+        self._delivery.commit(slot.number, slot.batch)
+
+    # ---- time and the window
+
+    def on_tick(self) -> None:
+        """A held PRE-PREPARE may have come of age."""
+        for number in sorted(self._held):
+            slot = self._core.log.slots.get(number)
+            if slot is None or slot.held is None:
+                self._held.discard(number)
+            else:
+                self._accept_held(slot)
+
+    def on_window_moved(self) -> None:
+        """The low watermark moved: numbers at or below it are gone."""
+        self.next_number = max(self.next_number, self._core.log.low + 1)
+        self._held = {n for n in self._held if n > self._core.log.low}

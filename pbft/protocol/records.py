@@ -1,0 +1,81 @@
+"""What must outlive a crash: the records of the log, in their order of issue. Rules 1.5, 1.6.
+
+Each record is written by one function and folded by one (`log.Log.apply`), in life and on replay alike.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pbft.codec import Family, array, blob, uint
+from pbft.messages import Checkpoint, wire
+
+log_record = Family("log record")
+
+_number = uint()
+_digest = blob(32, 32)
+_batch = blob(64 << 20)
+
+
+@log_record.register(1, _number, _number, _digest, _batch)
+class Accepted(NamedTuple):
+    """This replica pre-prepared d at n in v and holds the batch: a Q entry. Before PRE-PREPARE or PREPARE is sent."""
+
+    view: int
+    number: int
+    digest: bytes
+    batch: bytes
+
+
+@log_record.register(2, _number, _number, _digest)
+class Prepared(NamedTuple):
+    """d is prepared here at n in v: a P entry. Before COMMIT is sent, and before a tentative reply."""
+
+    view: int
+    number: int
+    digest: bytes
+
+
+@log_record.register(3, _number, _digest, _batch)
+class Executing(NamedTuple):
+    """n is committed with digest d and goes to the executor. The batch is empty when the log holds it already as
+    Accepted; a learned one is written here, else a replay would execute what was once prepared instead (rule 1.6)."""
+
+    number: int
+    digest: bytes
+    batch: bytes
+
+
+@log_record.register(4, array(wire.sized(Checkpoint), 1, 1), nested=(0, Checkpoint))
+class OwnCheckpoint(NamedTuple):
+    """The CHECKPOINT that this replica signed: at most one digest per number and incarnation (rule 1.4)."""
+
+    checkpoint: tuple[Checkpoint]
+
+
+@log_record.register(5, array(wire.sized(Checkpoint), 1 << 12, 1), nested=(0, Checkpoint))
+class StableCertificate(NamedTuple):
+    """q CHECKPOINTs of one digest: the low watermark moves to their number."""
+
+    checkpoints: tuple[Checkpoint, ...]
+
+
+@log_record.register(6, _number)
+class Boot(NamedTuple):
+    """A start of this replica, counted: tells an old copy of its disk from the disk (rule 1.7 d)."""
+
+    boot: int
+
+
+Record = Accepted | Prepared | Executing | OwnCheckpoint | StableCertificate | Boot
+
+
+def encode_record(record: Record) -> bytes:
+    """Canonical bytes of a record."""
+    return log_record.encode(record)
+
+
+def decode_record(data: bytes) -> Record:
+    """The record that encodes to exactly `data`. Raises `pbft.codec.CodecError`."""
+    record: Record = log_record.decode(data)
+    return record

@@ -1,0 +1,217 @@
+"""One replica's agreement: takes events, hands them to the parts, and gives out their effects.
+
+Start here. Events: `on_request`, `on_message` (decoded and authenticated by `inbound.py`), `on_durable`, `on_executed`,
+`on_answered`, `on_peer_up`, `on_tick`; after any number of them `finish()` closes the sweep and `take_effects()` hands
+out what they caused, in the order that `effects.py` defines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pbft.batch import Batch, ClientRequest
+from pbft.config import Group
+from pbft.execution.results import Executed, ExecutionStart, Result
+from pbft.messages import (
+    Body,
+    Checkpoint,
+    Commit,
+    Committed,
+    Fetch,
+    Message,
+    Nack,
+    Prepare,
+    PrePrepare,
+    Stable,
+    Status,
+)
+from pbft.protocol.checkpoints import Checkpoints
+from pbft.protocol.core import Core, Refused, Sign
+from pbft.protocol.delivery import Delivery
+from pbft.protocol.effects import Effects, invariant
+from pbft.protocol.log import Log
+from pbft.protocol.ordering import Ordering
+from pbft.protocol.records import Boot, Record
+from pbft.protocol.requests import Requests
+from pbft.protocol.retransmission import Retransmission
+from pbft.protocol.sessions import SessionMirror
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """A snapshot for operators, logs, tests and the simulator."""
+
+    id: int
+    view: int
+    primary: int
+    in_view_change: bool
+    last_executed: int
+    stable_checkpoint: int
+    stable_digest: str
+    low_watermark: int
+    high_watermark: int
+    pending_requests: int
+    halted: str
+    """Why this replica does not vote; empty while it does."""
+    demotions: int
+    retained_from: int
+
+
+class Replica:
+    """The agreement of one replica. Pure: the same events give the same effects."""
+
+    def __init__(self, group: Group, me: int, sign: Sign, secret: bytes, log: Log | None = None) -> None:
+        """`sign` seals bytes with this incarnation's key; `secret` seeds the randomness that this primary proposes;
+        `log` is the fold of the records found on disk."""
+        self.core = Core(group, me, sign, log or Log(group.tunables))
+        self.mirror = SessionMirror(group.tunables.session_window)
+        self.requests = Requests(self.core, self.mirror)
+        self.delivery = Delivery(self.core, self.requests, self.mirror)
+        self.ordering = Ordering(self.core, self.requests, self.delivery, secret)
+        self.checkpoints = Checkpoints(self.core)
+        self.retransmission = Retransmission(
+            self.core, self.requests, self.delivery, self.ordering, self.checkpoints
+        )
+
+    def start(self, position: int, boot: int, execution: ExecutionStart, halted: str = "") -> None:
+        """Begin: the log reaches `position`, all of it durable; the executor stands at `execution`.
+
+        `halted` says why this replica must not vote, if so (rule 1.7).
+        """
+        core = self.core
+        core.outbox.position = core.outbox.durable = position
+        core.boot = boot
+        core.halted = halted
+        core.record(Boot(boot))
+        self.checkpoints.start()
+        self.delivery.start(execution)
+        self.ordering.start()
+
+    # ---- events
+
+    def set_time(self, now: float, wall: int) -> None:
+        """`now`: seconds that never go back; `wall`: microseconds since the epoch by this machine's clock."""
+        self.core.now = max(self.core.now, now)
+        self.core.wall = wall
+
+    def on_request(self, sender: int, request: ClientRequest, authentic: bool) -> Refused | None:
+        """A REQUEST from its client, or forwarded by a backup."""
+        return self.requests.on_request(sender, request, authentic, self.delivery.executed)
+
+    def on_pre_prepare(
+        self, sender: int, message: PrePrepare, batch: Batch, unverified: tuple[bytes, ...]
+    ) -> Refused | None:
+        """A PRE-PREPARE with its parsed batch; `unverified` are digests of requests that failed verification here."""
+        return self.ordering.on_pre_prepare(sender, message, batch, unverified)
+
+    def on_message(self, sender: int, message: Message) -> Refused | None:
+        """Any other message of a replica, authenticated as from `sender`, its seals verified."""
+        match message:
+            case Prepare():
+                return self.ordering.on_prepare(sender, message)
+            case Commit():
+                return self.ordering.on_commit(sender, message)
+            case Checkpoint():
+                return self.checkpoints.on_checkpoint(sender, message)
+            case Stable():
+                return self.checkpoints.on_stable(sender, message)
+            case Committed():
+                self.retransmission.note_offer(message.first, len(message.digests))
+                return self.delivery.on_committed(sender, message)
+            case Status():
+                return self.retransmission.on_status(sender, message)
+            case Fetch():
+                return self.retransmission.on_fetch(sender, message)
+            case Body():
+                return self.retransmission.on_body(sender, message)
+            case Nack():
+                self.requests.on_nack(sender, message, self.delivery.executed)
+                return None
+            case _:
+                return self.core.refuse(sender, Refused.WRONG_ROLE)
+
+    def on_durable(self, position: int) -> None:
+        """The log is on disk up to `position`: what waited leaves, own votes count."""
+        self.core.outbox.release(position, self.core.effects.sends)
+        self.ordering.on_durable(position)
+        self.checkpoints.on_durable(position)
+
+    def on_executed(self, done: Executed) -> None:
+        """The executor finished a batch."""
+        self.delivery.on_executed(done)
+        if done.state_digest:
+            self.checkpoints.on_executed(done.number, done.state_digest)
+        self.retransmission.on_progress()
+
+    def on_answered(self, result: Result) -> None:
+        """The replicated table answered a request of `Effects.answers`."""
+        self.delivery.on_answered(result)
+
+    def on_peer_up(self, peer: int) -> None:
+        """A link to another replica is up."""
+        self.retransmission.on_peer_up(peer)
+
+    def on_tick(self) -> None:
+        """Time has passed; called at least every 50 milliseconds."""
+        self.ordering.on_tick()
+        self.retransmission.on_tick()
+
+    def on_checkpoint_durable(self, number: int) -> None:
+        """State `number`, stable, is on disk: the log below may go (rule 1.6)."""
+        self.checkpoints.on_state_durable(number)
+
+    def finish(self) -> None:
+        """The sweep is over: everything that arrived is the next batch. Waiting for nothing (DESIGN 1.4)."""
+        self.ordering.on_window_moved()
+        self.retransmission.fetch_learned()
+        self.delivery.hand_over()
+        self.ordering.propose()
+
+    def take_effects(self) -> Effects:
+        """Everything caused since the last call."""
+        effects, self.core.effects = self.core.effects, Effects()
+        return effects
+
+    # ---- looking
+
+    def status(self) -> ReplicaStatus:
+        """A frozen snapshot."""
+        core = self.core
+        return ReplicaStatus(
+            id=core.me,
+            view=core.view,
+            primary=core.primary,
+            in_view_change=False,
+            last_executed=self.delivery.executed,
+            stable_checkpoint=core.log.low,
+            stable_digest=self.checkpoints.stable_digest.hex(),
+            low_watermark=core.log.low,
+            high_watermark=core.log.high,
+            pending_requests=self.requests.queue.count,
+            halted=core.halted,
+            demotions=self.requests.demotions,
+            retained_from=core.log.first_retained,
+        )
+
+    def check_invariants(self) -> None:
+        """What must hold after each step; run by the simulator and the tests."""
+        core, log = self.core, self.core.log
+        invariant(log.low % core.tunables.checkpoint_interval == 0, "h is a multiple of K", low=log.low)
+        invariant(all(log.low < n <= log.high for n in log.slots), "slots lie in the window", low=log.low)
+        invariant(self.delivery.executed <= self.delivery.handed, "executed only what was handed over")
+        invariant(core.outbox.durable <= core.outbox.position, "durable within the log")
+        for slot in log.slots.values():
+            invariant(
+                not slot.prepared_at or slot.digest is not None, "prepared has a digest", number=slot.number
+            )
+            invariant(
+                not slot.committed or bool(slot.prepared_at), "committed was prepared", number=slot.number
+            )
+
+
+def fold(group: Group, records: list[tuple[int, Record]]) -> Log:
+    """The log as it stood when the last of these records was written."""
+    log = Log(group.tunables)
+    for position, record in records:
+        log.apply(record, position)
+    return log

@@ -1,0 +1,244 @@
+"""Requests that wait to be ordered: fair per client, bounded per client and in total. Rules 1.15, 1.17; 2.3, 2.4.
+
+A full queue answers `busy`; the client backs off. Whatever the executed state answers already is answered and awaited
+no longer. Only this file writes the queue and the demotions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from pbft.batch import ClientRequest
+from pbft.messages import Nack, Refusal
+from pbft.protocol.core import Core, Refused
+from pbft.protocol.sessions import SessionMirror, Verdict
+
+
+class Queue:
+    """Pending requests by client and digest; taken round-robin, one request per client and turn."""
+
+    def __init__(self, per_client: int, total: int, total_bytes: int) -> None:
+        self._per_client, self._total, self._total_bytes = per_client, total, total_bytes
+        self._by_client: dict[int, dict[bytes, ClientRequest]] = {}
+        self._turns: deque[int] = deque()
+        self.count = 0
+        self.bytes = 0
+        self.operations = 0
+
+    def get(self, request: ClientRequest) -> ClientRequest | None:
+        """The queued request with this digest."""
+        return self._by_client.get(request.client, {}).get(request.digest)
+
+    def add(self, request: ClientRequest) -> bool:
+        """Queue a request; a signed copy replaces an unsigned one. False if a bound is reached."""
+        mine = self._by_client.get(request.client)
+        if mine is None:
+            mine = self._by_client[request.client] = {}
+            self._turns.append(request.client)
+        old = mine.get(request.digest)
+        if old is None:
+            full = len(mine) >= self._per_client or self.count >= self._total
+            if full or self.bytes + request.size > self._total_bytes:
+                if not mine:
+                    self._forget_client(request.client)
+                return False
+            self.count += 1
+            self.operations += len(request.operations) or 1
+        else:
+            self.bytes -= old.size
+        mine[request.digest] = request
+        self.bytes += request.size
+        return True
+
+    def remove(self, client: int, digest: bytes) -> ClientRequest | None:
+        """Take one request out, wherever it stands."""
+        mine = self._by_client.get(client)
+        found = mine.pop(digest, None) if mine else None
+        if found is None:
+            return None
+        self.count -= 1
+        self.bytes -= found.size
+        self.operations -= len(found.operations) or 1
+        if not mine:
+            self._forget_client(client)
+        return found
+
+    def take(self, max_bytes: int, ready: Callable[[ClientRequest], bool]) -> list[ClientRequest]:
+        """Remove up to `max_bytes` of requests for which `ready` holds, one per client and turn."""
+        taken: list[ClientRequest] = []
+        skipped: set[bytes] = set()
+        idle = 0
+        while idle < len(self._turns):
+            client = self._turns[0]
+            self._turns.rotate(-1)
+            request = self._next(client, skipped, ready)
+            if request is None:
+                idle += 1
+                continue
+            if request.size > max_bytes:
+                break
+            idle = 0
+            max_bytes -= request.size
+            self.remove(client, request.digest)
+            taken.append(request)
+        return taken
+
+    def _next(
+        self, client: int, skipped: set[bytes], ready: Callable[[ClientRequest], bool]
+    ) -> ClientRequest | None:
+        for digest, request in self._by_client[client].items():
+            if digest not in skipped:
+                if ready(request):
+                    return request
+                skipped.add(digest)
+        return None
+
+    def requests(self) -> list[ClientRequest]:
+        """All queued requests, by client."""
+        return [r for mine in self._by_client.values() for r in mine.values()]
+
+    def _forget_client(self, client: int) -> None:
+        del self._by_client[client]
+        self._turns.remove(client)
+
+
+class Requests:
+    """Admission of requests, and what is known of their authenticity."""
+
+    def __init__(self, core: Core, mirror: SessionMirror) -> None:
+        t = core.tunables
+        self._core = core
+        self._mirror = mirror
+        self.queue = Queue(t.pending_per_client, t.pending_total, t.pending_bytes)
+        self.in_flight: dict[bytes, int] = {}
+        """Digest -> number, for requests in batches that this replica accepted and has not executed."""
+        self._in_full: set[bytes] = set()
+        self._forwards: dict[bytes, set[int]] = {}
+        self._nacks: dict[tuple[int, int, bytes], set[int]] = {}
+        self._demoted: dict[int, tuple[int, int]] = {}
+        self.demotions = 0
+
+    # ---- from clients and from backups that forward
+
+    def on_request(
+        self, sender: int, request: ClientRequest, authentic: bool, executed: int
+    ) -> Refused | None:
+        """A REQUEST from its client, or forwarded by a backup. [CL99 §4.1], rule 1.17."""
+        core = self._core
+        from_replica = sender < core.quorums.n
+        if not authentic and not (from_replica and self._vouched(sender, request)):
+            if not from_replica:
+                self._answer_refusal(request, "unauthentic")
+            return core.refuse(sender, Refused.UNAUTHENTIC)
+        if len(request.body) > core.tunables.operation_max_bytes:
+            self._answer_refusal(request, "too-large")
+            return core.refuse(sender, Refused.TOO_LARGE)
+        if request.is_signed and len(self._in_full) < core.tunables.pending_total:
+            self._in_full.add(request.digest)
+        verdict = self._mirror.judge(request, executed)
+        if verdict is Verdict.ANSWERED:
+            self._in_full.discard(request.digest)
+            core.effects.answers.append(request)
+            return None
+        if verdict is Verdict.UNDECIDED and request.session >> 16 > core.log.high:
+            return core.refuse(sender, Refused.UNAUTHENTIC)  # no such session can exist yet
+        if request.digest in self.in_flight:
+            return None
+        if self._is_demoted(request.client, executed) and core.is_primary and not request.is_signed:
+            return core.refuse(sender, Refused.UNAUTHENTIC)
+        known = self.queue.get(request)
+        if known is not None and (known.is_signed or not request.is_signed):
+            return None
+        if not self.queue.add(request):
+            self._in_full.discard(request.digest)
+            self._answer_refusal(request, "busy")
+            return core.refuse(sender, Refused.TOO_OFTEN)
+        if not from_replica and not core.is_primary:
+            core.send(core.primary, request.message())
+        return None
+
+    def _vouched(self, sender: int, request: ClientRequest) -> bool:
+        """The primary also takes what f+1 backups forward with one digest (rule 1.17)."""
+        if not self._core.is_primary:
+            return False
+        if len(self._forwards) >= 1024:
+            self._forwards.clear()
+        senders = self._forwards.setdefault(request.digest, set())
+        senders.add(sender)
+        return len(senders) >= self._core.quorums.weak
+
+    def _answer_refusal(self, request: ClientRequest, reason: str) -> None:
+        core = self._core
+        if request.client in core.group.clients:
+            core.send(request.client, Refusal(core.view, request.session, request.id, reason))
+
+    def forward_again(self) -> None:
+        """What still waits here goes to the primary once more; it may have missed it."""
+        if not self._core.is_primary:
+            for request in self.queue.requests()[:64]:
+                self._core.send(self._core.primary, request.message())
+
+    # ---- for the primary's proposals
+
+    def next_batch(self, executed: int) -> list[ClientRequest]:
+        """Requests for the next PRE-PREPARE, fair between clients; drops what the executed state already answers."""
+        core = self._core
+        answered: list[ClientRequest] = []
+
+        def ready(request: ClientRequest) -> bool:
+            verdict = self._mirror.judge(request, executed)
+            if verdict is Verdict.ANSWERED:
+                answered.append(request)
+            return verdict is Verdict.FRESH and request.digest not in self.in_flight
+
+        taken = self.queue.take(core.tunables.batch_max_bytes - 64, ready)
+        for request in answered:
+            self.queue.remove(request.client, request.digest)
+            core.effects.answers.append(request)
+        return taken
+
+    # ---- from ordering and execution
+
+    def ordered(self, number: int, requests: tuple[ClientRequest, ...]) -> None:
+        """These requests are in an accepted batch: they wait no longer, and are not proposed twice (4 #37)."""
+        for request in requests:
+            self.in_flight[request.digest] = number
+            self.queue.remove(request.client, request.digest)
+            self._forwards.pop(request.digest, None)
+
+    def knows(self, request: ClientRequest) -> bool:
+        """Whether this very request was verified here before (2.4 b)."""
+        return self.queue.get(request) is not None
+
+    def executed(self, client: int, digest: bytes) -> bool:
+        """A request has executed. True if its client retransmitted it and so wants the full result from everybody."""
+        self.in_flight.pop(digest, None)
+        waiting = self.queue.remove(client, digest)
+        in_full = digest in self._in_full
+        self._in_full.discard(digest)
+        return in_full or (waiting is not None and waiting.is_signed)
+
+    # ---- demotion (rule 1.17)
+
+    def on_nack(self, sender: int, nack: Nack, executed: int) -> None:
+        """A backup could not verify a request of mine. f+1 of them: take only signed requests of that client."""
+        if not self._core.is_primary or nack.client not in self._core.group.clients:
+            return
+        if len(self._nacks) >= 1024:
+            self._nacks.clear()
+        senders = self._nacks.setdefault((nack.number, nack.client, nack.digest), set())
+        senders.add(sender)
+        if len(senders) == self._core.quorums.weak:
+            self.demote(nack.client, executed)
+
+    def demote(self, client: int, executed: int) -> None:
+        """Propose only signed requests of this client for K batches, twice as long each time."""
+        times = self._demoted.get(client, (0, 0))[1] + 1
+        interval = self._core.tunables.checkpoint_interval << min(times - 1, 16)
+        self._demoted[client] = (executed + interval, times)
+        self.demotions += 1
+
+    def _is_demoted(self, client: int, executed: int) -> bool:
+        until, _ = self._demoted.get(client, (0, 0))
+        return executed < until

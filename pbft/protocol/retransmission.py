@@ -1,0 +1,218 @@
+"""STATUS, and who resends what to whom. Rules 1.13, 2.7; 4 #27.
+
+Any replica serves what another one lacks: batch bodies by digest, stable certificates, and by COMMITTED what it has
+executed, as far below as its retained log reaches. What a peer can make this replica send is bounded per interval.
+"""
+
+from __future__ import annotations
+
+from pbft.batch import decode_batch
+from pbft.codec import CodecError
+from pbft.messages import Body, Commit, Committed, Fetch, Prepare, PrePrepare, Stable, Status
+from pbft.protocol.checkpoints import Checkpoints
+from pbft.protocol.core import Core, Refused
+from pbft.protocol.delivery import Delivery
+from pbft.protocol.effects import ALL
+from pbft.protocol.log import Slot
+from pbft.protocol.ordering import Ordering
+from pbft.protocol.requests import Requests
+
+_COMMITTED_AT_ONCE = 256
+_FETCH_AT_ONCE = 64
+_BYTES_PER_INTERVAL = 16 << 20
+_FETCH_REPLY_BYTES = 1 << 20
+
+
+class Retransmission:
+    """Asks for what is missing here and answers what is missing elsewhere."""
+
+    def __init__(
+        self, core: Core, requests: Requests, delivery: Delivery, ordering: Ordering, checkpoints: Checkpoints
+    ) -> None:
+        self._core = core
+        self._requests = requests
+        self._delivery = delivery
+        self._ordering = ordering
+        self._checkpoints = checkpoints
+        self._next_status = 0.0
+        self._served: dict[int, int] = {}
+        self._asked: dict[int, tuple[float, int]] = {}
+        """Number -> (when its body was asked for, how many times)."""
+        self._offered_to = 0
+        """Highest number that some COMMITTED named: executed up to here, more is asked for at once."""
+        self._peers: dict[int, Status] = {}
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two STATUS messages."""
+        return self._core.tunables.status_interval / 1000
+
+    # ---- asking
+
+    def on_tick(self) -> None:
+        """Send STATUS when its time has come, or at once after something above the window was missed."""
+        core = self._core
+        if core.now < self._next_status and not self._ordering.missed_above_window:
+            return
+        if core.now < self._next_status - self.interval * 0.5:
+            return  # never much more often than the interval, whatever others send
+        if core.now >= self._next_status:
+            self._served.clear()
+            self._requests.forward_again()
+        self._next_status = core.now + self.interval
+        self._ordering.missed_above_window = False
+        core.send(ALL, self.status())
+
+    def on_peer_up(self, peer: int) -> None:
+        """A link to a replica is up: tell it what is missing here."""
+        self._core.send(peer, self.status())
+
+    def status(self) -> Status:
+        """What this replica has. [rule 2.7]"""
+        core, base = self._core, self._delivery.executed + 1
+        accepted = prepared = 0
+        for number, slot in core.log.slots.items():
+            if number >= base:
+                accepted |= (slot.digest is not None) << (number - base)
+                prepared |= bool(slot.prepared_at) << (number - base)
+        return Status(
+            core.view,
+            core.log.low,
+            base - 1,
+            core.log.first_retained,
+            accepted.to_bytes((accepted.bit_length() + 7) // 8, "little"),
+            prepared.to_bytes((prepared.bit_length() + 7) // 8, "little"),
+        )
+
+    def fetch_learned(self) -> None:
+        """For numbers that f+1 say are committed: take the body from the log, or fetch it from one who has it."""
+        core, delivery = self._core, self._delivery
+        wanted: dict[int, list[tuple[int, bytes]]] = {}
+        for count, (number, digest) in enumerate(delivery.learned()):
+            if count >= _FETCH_AT_ONCE:
+                break
+            body = core.log.body(number, digest)
+            if body is not None:
+                delivery.learn(number, digest, body)
+                continue
+            when, times = self._asked.get(number, (-1e9, 0))
+            if core.now - when < self.interval:
+                continue
+            claimants = delivery.claimants(number, digest)
+            self._asked[number] = (core.now, times + 1)
+            wanted.setdefault(claimants[times % len(claimants)], []).append((number, digest))
+        for peer, entries in wanted.items():
+            core.send(peer, Fetch(tuple(entries)))
+        delivery.hand_over()
+
+    def on_body(self, sender: int, message: Body) -> Refused | None:
+        """A body that was asked for; believed because it hashes to the digest that f+1 vouch for."""
+        core, delivery = self._core, self._delivery
+        if message.number not in self._asked or message.number <= delivery.handed:
+            return core.refuse(sender, Refused.NOT_WANTED)
+        if not delivery.claimants(message.number, message.digest):
+            return core.refuse(sender, Refused.NOT_WANTED)
+        try:
+            batch = decode_batch(message.batch)
+        except CodecError:
+            return core.refuse(sender, Refused.MALFORMED)
+        if batch.digest != message.digest:
+            return core.refuse(sender, Refused.WRONG_DIGEST)
+        if message.digest not in [d for n, d in delivery.learned() if n == message.number]:
+            return core.refuse(sender, Refused.NOT_WANTED)
+        del self._asked[message.number]
+        delivery.learn(message.number, message.digest, batch)
+        return None
+
+    def on_progress(self) -> None:
+        """What was offered has executed: ask for the next piece now, not at the next interval."""
+        if self._offered_to and self._delivery.executed >= self._offered_to:
+            self._offered_to = 0
+            self._core.send(ALL, self.status())
+        if len(self._asked) > 2 * _FETCH_AT_ONCE:
+            self._asked = {n: a for n, a in self._asked.items() if n > self._delivery.handed}
+
+    def note_offer(self, first: int, count: int) -> None:
+        """A peer offers COMMITTED numbers: when a full portion came, there may be more behind it."""
+        if count >= _COMMITTED_AT_ONCE:
+            self._offered_to = max(self._offered_to, first + count - 1)
+
+    @property
+    def cannot_catch_up(self) -> bool:
+        """Whether f+1 others have executed more and none that answers still retains what is needed next."""
+        mine = self._delivery.executed
+        ahead = [s for s in self._peers.values() if s.last_executed > mine]
+        weak = self._core.quorums.weak
+        return len(ahead) >= weak and sum(s.first_retained <= mine + 1 for s in ahead) == 0
+
+    # ---- answering
+
+    def on_status(self, sender: int, status: Status) -> Refused | None:
+        """Resend what `sender` lacks: certificate, CHECKPOINTs, COMMITTED, and votes of the present view."""
+        core = self._core
+        self._peers[sender] = status
+        if self._served.get(sender, 0) > _BYTES_PER_INTERVAL:
+            return core.refuse(sender, Refused.TOO_OFTEN)
+        if status.stable < core.log.low:
+            core.send(sender, Stable(core.log.certificate))
+        for checkpoint in self._checkpoints.own_above(status.stable):
+            core.send(sender, checkpoint)
+        self._offer_committed(sender, status.last_executed)
+        if status.view == core.view and not core.halted:
+            self._resend_votes(sender, status)
+        return None
+
+    def _offer_committed(self, sender: int, executed: int) -> None:
+        core, tail = self._core, self._core.log.tail
+        first = executed + 1
+        if first > self._delivery.executed or first < core.log.first_retained:
+            return
+        last = min(self._delivery.executed, executed + _COMMITTED_AT_ONCE)
+        digests = tuple(tail[n].digest for n in range(first, last + 1))
+        self._count(sender, 40 * len(digests))
+        core.send(sender, Committed(first, digests))
+
+    def _resend_votes(self, sender: int, status: Status) -> None:
+        core = self._core
+        base = status.last_executed + 1
+        accepted = int.from_bytes(status.accepted, "little")
+        prepared = int.from_bytes(status.prepared, "little")
+        for number, slot in core.log.slots.items():
+            if number < base or slot.digest is None or core.now - slot.touched < self.interval / 2:
+                continue
+            self._resend(sender, slot, accepted >> (number - base) & 1, prepared >> (number - base) & 1)
+
+    def _resend(self, sender: int, slot: Slot, has_accepted: int, has_prepared: int) -> None:
+        core = self._core
+        assert slot.digest is not None and slot.batch is not None
+        if self._served.get(sender, 0) > _BYTES_PER_INTERVAL:
+            return
+        if not has_prepared:
+            if core.is_primary and not has_accepted:
+                self._count(sender, len(slot.batch.encoded))
+                message = PrePrepare(core.view, slot.number, slot.digest, slot.batch.encoded)
+                core.send(sender, message, slot.accepted_at)
+            elif not core.is_primary:
+                core.send(sender, Prepare(core.view, slot.number, slot.digest), slot.accepted_at)
+        if slot.prepared_at:
+            core.send(sender, Commit(core.view, slot.number, slot.digest), slot.prepared_at)
+
+    def on_fetch(self, sender: int, message: Fetch) -> Refused | None:
+        """Serve bodies by digest, to anyone in the group, within the peer's budget (4 #27)."""
+        core = self._core
+        sent = 0
+        for number, digest in message.wanted:
+            if self._served.get(sender, 0) > _BYTES_PER_INTERVAL:
+                return core.refuse(sender, Refused.TOO_OFTEN)
+            encoded = core.log.encoded(number, digest)
+            if encoded is None:
+                continue
+            if sent and sent + len(encoded) > _FETCH_REPLY_BYTES:
+                break
+            sent += len(encoded)
+            self._count(sender, len(encoded) + 64)
+            core.send(sender, Body(number, digest, encoded))
+        return None
+
+    def _count(self, peer: int, size: int) -> None:
+        self._served[peer] = self._served.get(peer, 0) + size

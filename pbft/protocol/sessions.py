@@ -1,0 +1,77 @@
+"""A mirror of the session windows in the replicated state, fed by what has executed. Rule 1.15, DESIGN door 3.
+
+Agreement never reads the executor's tables; it asks this mirror whether a request is still worth ordering. The mirror
+may lag behind; execution judges every request again, so a mistake costs an empty batch and never a double execution.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from pbft.batch import ClientRequest, Kind
+from pbft.execution.results import Done, ExecutionStart, Opened
+
+
+class Verdict(Enum):
+    """What the executed state says about a request."""
+
+    FRESH = 1
+    """It would execute."""
+    ANSWERED = 2
+    """The replicated table has an answer; ordering it would execute nothing."""
+    UNDECIDED = 3
+    """It names a session or an open count that this replica has not executed yet."""
+
+
+class _Window:
+    __slots__ = ("client", "done", "floor")
+
+    def __init__(self, client: int, floor: int, done: set[int]) -> None:
+        self.client, self.floor, self.done = client, floor, done
+
+
+class SessionMirror:
+    """Floors and done ids of the live sessions, open counts of the clients."""
+
+    def __init__(self, session_window: int) -> None:
+        self._session_window = session_window
+        self._counts: dict[int, int] = {}
+        self._sessions: dict[int, _Window] = {}
+
+    def load(self, start: ExecutionStart) -> None:
+        """Begin from the executor's table at start."""
+        self._counts = dict(start.counts)
+        self._sessions = {s.session: _Window(s.client, s.floor, set(s.done)) for s in start.sessions}
+
+    def update(self, changes: tuple[Opened | Done, ...]) -> None:
+        """A batch has executed."""
+        for change in changes:
+            if isinstance(change, Opened):
+                self._counts[change.client] = change.count
+                self._sessions[change.session] = _Window(change.client, 0, set())
+                self._sessions.pop(change.evicted, None)
+                continue
+            window = self._sessions.get(change.session)
+            if window is None:
+                continue
+            if change.floor > window.floor:
+                window.floor = change.floor
+                window.done = {i for i in window.done if i > change.floor}
+            if change.id > window.floor:
+                window.done.add(change.id)
+
+    def judge(self, request: ClientRequest, executed: int) -> Verdict:
+        """Whether `request` is worth ordering, seen from the state after number `executed`."""
+        if request.kind is Kind.OPEN:
+            count = self._counts.get(request.client, 0)
+            if request.floor == count:
+                return Verdict.FRESH
+            return Verdict.ANSWERED if request.floor < count else Verdict.UNDECIDED
+        window = self._sessions.get(request.session)
+        if window is None:
+            return Verdict.ANSWERED if executed >= request.session >> 16 else Verdict.UNDECIDED
+        if window.client != request.client or request.id <= window.floor or request.id in window.done:
+            return Verdict.ANSWERED
+        if request.id > max(window.floor, request.floor) + self._session_window:
+            return Verdict.ANSWERED
+        return Verdict.FRESH
