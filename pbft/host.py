@@ -58,6 +58,8 @@ class Host:
         self.replica = replica
         self.inbound = Inbound(replica, authentication)
         self._ports = ports
+        self.bytes_logged = 0
+        """Bytes of records appended since this host was made."""
 
     # ---- events
 
@@ -107,7 +109,9 @@ class Host:
         if effects.records:
             position = 0
             for record in effects.records:
-                position = ports.log.append(encode_record(record))
+                encoded = encode_record(record)
+                self.bytes_logged += len(encoded)
+                position = ports.log.append(encoded)
             invariant(
                 position == replica.core.outbox.position,
                 "the log and the core count alike",
