@@ -2,7 +2,7 @@
 
 A batch is a byte string of concatenated requests, not a tree of objects, since what costs is the number of steps per
 operation (DESIGN 4). Its digest covers the requests' digests, the agreed time and the seed; neither view nor
-authenticators, so the same batch keeps its digest in a later view and when a request was retransmitted with a signature.
+authenticators, so a batch keeps its digest in a later view and when a request was retransmitted with a signature.
 """
 
 from __future__ import annotations
@@ -42,14 +42,12 @@ class AuthKind(IntEnum):
 
 _u64 = uint()
 _client = uint(minimum=CLIENT_PRINCIPAL)
-_operations = row(
-    uint(255), _client, uint(minimum=1), uint(minimum=1), _u64, uint(255), array(blob(64 << 20), 4096, 1)
-)
+_operations = row(uint(255), _client, uint(minimum=1), uint(minimum=1), _u64, uint(255), array(blob(64 << 20), 4096, 1))
 _open = row(uint(255), _client, _u64, _u64)
 
 
 class ClientRequest:
-    """A REQUEST in parsed form. `session`, `id`: for OPEN 0 and the nonce; `floor`: for OPEN the client's open count."""
+    """A parsed REQUEST. `session`, `id`: for OPEN 0 and the nonce; `floor`: for OPEN the client's open count."""
 
     __slots__ = (
         "authenticator",
@@ -191,9 +189,7 @@ def decode_batch(encoded: bytes) -> Batch:
         end = offset + body_size + authenticator_size
         if end > size:
             raise CodecError("batch", "a request reaches beyond the end of its batch")
-        requests.append(
-            ClientRequest(encoded[offset : offset + body_size], encoded[offset + body_size : end])
-        )
+        requests.append(ClientRequest(encoded[offset : offset + body_size], encoded[offset + body_size : end]))
         offset = end
     return Batch(batch_digest(time, seed, requests), encoded, time, seed, tuple(requests))
 

@@ -175,9 +175,7 @@ class Family:
 
         def decorate(cls: type[T]) -> type[T]:
             if number in self._by_number or len(checks) != len(cls._fields):  # type: ignore[attr-defined]
-                raise TypeError(
-                    f"{cls.__name__}: number {number} is taken, or its checks do not match its fields"
-                )
+                raise TypeError(f"{cls.__name__}: number {number} is taken, or its checks do not match its fields")
             self._by_number[number] = (cls, row(uint(255), *checks))
             self._numbers[cls] = number
             if nested is not None:
@@ -221,11 +219,6 @@ class Family:
         def nested(value: Any) -> int:
             if not isinstance(value, (list, tuple)):
                 raise CodecError("type", f"expected an array, found {type(value).__name__}")
-            return (
-                check((number, *value))
-                - head_size(number)
-                - head_size(len(value) + 1)
-                + head_size(len(value))
-            )
+            return check((number, *value)) - head_size(number) - head_size(len(value) + 1) + head_size(len(value))
 
         return nested

@@ -37,7 +37,7 @@ class Quorums:
     n: int
     f: int = field(init=False)
     strong: int = field(init=False)
-    """q: prepared (with the primary's PRE-PREPARE), committed, stable checkpoint, NEW-VIEW, tentative and fast reads."""
+    """q: prepared (with the PRE-PREPARE), committed, stable checkpoint, NEW-VIEW, tentative replies, fast reads."""
     weak: int = field(init=False)
     """f+1: at least one correct replica vouches. COMMITTED, client replies, joining a view change, fetching a state."""
     vouching_prepares: int = field(init=False)
@@ -54,9 +54,7 @@ class Quorums:
         object.__setattr__(self, "weak", f + 1)
         object.__setattr__(self, "vouching_prepares", f)
         if 2 * strong - n < f + 1 or strong > n - f:
-            raise ConfigError(
-                f"no quorum size is both safe and live for n={n}"
-            )  # cannot happen; checked all the same
+            raise ConfigError(f"no quorum size is both safe and live for n={n}")  # cannot happen; checked all the same
 
     def primary(self, view: int) -> int:
         """The primary of a view: view mod n. [CL99 §4]"""
@@ -74,48 +72,24 @@ def _tunable(default: int, low: int, high: int, unit: str, meaning: str, shared:
 class Tunables:
     """Every number of `[protocol]` in cluster.toml. Those marked shared must agree on all replicas."""
 
-    checkpoint_interval: int = _tunable(
-        128, 1, 65536, "batches", "K: a checkpoint digest is agreed every K batches"
-    )
+    checkpoint_interval: int = _tunable(128, 1, 65536, "batches", "K: a checkpoint digest is agreed every K batches")
     log_window: int = _tunable(256, 2, 131072, "batches", "L: batches between the watermarks, at least 2K")
-    batch_max_bytes: int = _tunable(
-        1 << 20, 4096, 64 << 20, "bytes", "largest batch that a PRE-PREPARE may carry"
-    )
+    batch_max_bytes: int = _tunable(1 << 20, 4096, 64 << 20, "bytes", "largest batch that a PRE-PREPARE may carry")
     operation_max_bytes: int = _tunable(
         256 << 10, 64, 32 << 20, "bytes", "largest REQUEST, all its operations together"
     )
     result_max_bytes: int = _tunable(256 << 10, 64, 32 << 20, "bytes", "largest result of one operation")
     operations_per_request: int = _tunable(256, 1, 4096, "operations", "operations that share one REQUEST")
-    session_window: int = _tunable(
-        64, 1, 1024, "requests", "W: request ids above the floor that a session may use"
-    )
-    sessions_per_client: int = _tunable(
-        16, 1, 1024, "sessions", "live sessions of one client; the oldest goes first"
-    )
-    result_cache_bytes: int = _tunable(
-        1 << 20, 1024, 64 << 20, "bytes", "results remembered for each session"
-    )
-    clock_skew_max: int = _tunable(
-        1000, 1, 600_000, "milliseconds", "how far a proposed time may lead my clock"
-    )
-    pipeline_depth: int = _tunable(
-        8, 1, 1024, "batches", "batches that the primary has in flight", shared=False
-    )
-    pending_per_client: int = _tunable(
-        128, 1, 65536, "requests", "queued requests of one client", shared=False
-    )
-    pending_total: int = _tunable(
-        4096, 1, 1 << 20, "requests", "queued requests of all clients", shared=False
-    )
-    pending_bytes: int = _tunable(
-        64 << 20, 1 << 16, 1 << 32, "bytes", "queued requests of all clients", shared=False
-    )
-    status_interval: int = _tunable(
-        200, 20, 60_000, "milliseconds", "pause between two STATUS messages", shared=False
-    )
-    heartbeat_interval: int = _tunable(
-        500, 20, 60_000, "milliseconds", "pause between heartbeats", shared=False
-    )
+    session_window: int = _tunable(64, 1, 1024, "requests", "W: request ids above the floor that a session may use")
+    sessions_per_client: int = _tunable(16, 1, 1024, "sessions", "live sessions of one client; the oldest goes first")
+    result_cache_bytes: int = _tunable(1 << 20, 1024, 64 << 20, "bytes", "results remembered for each session")
+    clock_skew_max: int = _tunable(1000, 1, 600_000, "milliseconds", "how far a proposed time may lead my clock")
+    pipeline_depth: int = _tunable(8, 1, 1024, "batches", "batches that the primary has in flight", shared=False)
+    pending_per_client: int = _tunable(128, 1, 65536, "requests", "queued requests of one client", shared=False)
+    pending_total: int = _tunable(4096, 1, 1 << 20, "requests", "queued requests of all clients", shared=False)
+    pending_bytes: int = _tunable(64 << 20, 1 << 16, 1 << 32, "bytes", "queued requests of all clients", shared=False)
+    status_interval: int = _tunable(200, 20, 60_000, "milliseconds", "pause between two STATUS messages", shared=False)
+    heartbeat_interval: int = _tunable(500, 20, 60_000, "milliseconds", "pause between heartbeats", shared=False)
     view_timeout: int = _tunable(
         2000, 50, 600_000, "milliseconds", "first view timeout, doubled per failed view", shared=False
     )

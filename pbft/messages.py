@@ -190,9 +190,7 @@ Message = (
 Signed = Checkpoint | Position
 
 
-def signed_body(
-    cluster: bytes, epoch: int, number: int, sender: int, incarnation: int, *fields: object
-) -> bytes:
+def signed_body(cluster: bytes, epoch: int, number: int, sender: int, incarnation: int, *fields: object) -> bytes:
     """Canonical bytes under a seal: whatever could let a signature mean something elsewhere is named (rule 1.9)."""
     return dumps((PROTOCOL_VERSION, cluster, epoch, number, sender, incarnation, *fields))
 

@@ -53,9 +53,7 @@ class Checkpoints:
         core = self._core
         if number in self._own:
             if self._own[number] != state_digest:
-                core.halt(
-                    f"replaying the log gave another state at checkpoint {number} than was signed before"
-                )
+                core.halt(f"replaying the log gave another state at checkpoint {number} than was signed before")
             return
         self._own[number] = state_digest
         self._forget(self._own)
@@ -71,7 +69,7 @@ class Checkpoints:
         self._unsynced.append((position, checkpoint))
 
     def on_durable(self, durable: int) -> None:
-        """Own CHECKPOINTs on disk count from now on (rule 1.5); the log may be cut once what binds was written again."""
+        """Own CHECKPOINTs on disk count from now on (rule 1.5); a cut waits until what binds was written again."""
         if self._cut is not None and self._cut[0] <= durable:
             self._core.effects.cut, self._cut = self._cut[1], None
         while self._unsynced and self._unsynced[0][0] <= durable:
@@ -112,9 +110,7 @@ class Checkpoints:
         first = message.checkpoints[0]
         if first.number <= core.log.low:
             return core.refuse(sender, Refused.BELOW_WINDOW)
-        senders = {
-            c.sender for c in message.checkpoints if (c.number, c.digest) == (first.number, first.digest)
-        }
+        senders = {c.sender for c in message.checkpoints if (c.number, c.digest) == (first.number, first.digest)}
         if len(senders) < core.quorums.strong or len(senders) != len(message.checkpoints):
             return core.refuse(sender, Refused.NOT_CERTIFIED)
         self._become_stable(message.checkpoints)
@@ -125,9 +121,7 @@ class Checkpoints:
         number = checkpoint.number
         if number <= core.log.low:
             return
-        if (
-            number > core.log.high
-        ):  # far above: the newest of each sender only, to learn that I am behind (4 #42)
+        if number > core.log.high:  # far above: the newest of each sender only, to learn that I am behind (4 #42)
             for n in [n for n in self._votes if core.log.high < n]:
                 old = self._votes[n]
                 if n > number and checkpoint.sender in old:

@@ -7,7 +7,7 @@ so that "durable before said" (rule 1.5) holds whatever a handler does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 
 from pbft.batch import Batch
 from pbft.config import Group
@@ -19,7 +19,7 @@ from pbft.protocol.records import Record
 Sign = Callable[[bytes], bytes]
 
 
-class Refused(str, Enum):
+class Refused(StrEnum):
     """Why a message changed nothing. Counted per sender; never an exception."""
 
     NOT_PRIMARY = "not-primary"

@@ -123,9 +123,7 @@ class Delivery:
     def on_executed(self, done: Executed) -> None:
         """A batch has executed: answer its clients, clear its requests, follow its sessions."""
         core = self._core
-        invariant(
-            done.number == self.executed + 1, "batches execute in order", got=done.number, had=self.executed
-        )
+        invariant(done.number == self.executed + 1, "batches execute in order", got=done.number, had=self.executed)
         self.executed = done.number
         self._mirror.update(done.changes)
         position = self._reply_positions.pop(done.number)

@@ -135,9 +135,7 @@ class Outbox:
 
     def release(self, durable: int, ready: list[Send]) -> None:
         """The log is durable up to `durable`: hand out what waited for that."""
-        invariant(
-            durable <= self.position, "the log is durable beyond its end", durable=durable, end=self.position
-        )
+        invariant(durable <= self.position, "the log is durable beyond its end", durable=durable, end=self.position)
         self.durable = max(self.durable, durable)
         waiting = self._waiting
         while waiting and waiting[0].position <= self.durable:

@@ -6,7 +6,6 @@ as from `sender` by its link (or by the simulated network).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from pbft.batch import ClientRequest, decode_batch
@@ -30,11 +29,12 @@ class Authentication(Protocol):
 class Inbound:
     """The only caller of `decode` for messages that a replica receives."""
 
-    def __init__(self, replica: Replica, authentication: Authentication, trace: Callable[..., None] | None = None) -> None:
+    def __init__(self, replica: Replica, authentication: Authentication) -> None:
         self._replica = replica
         self._authentication = authentication
         self._clients = replica.core.group.clients
-        self._trace = trace
+        self.last_request: tuple[int, int] | None = None
+        """(client, session) of the last authentic request: where its replies are to go."""
 
     def receive(self, sender: int, body: bytes) -> Refused | None:
         """Handle one message; the reason if it was refused."""
@@ -54,7 +54,9 @@ class Inbound:
         if type(message) is Stable:
             if message.checkpoints[0].number <= replica.core.log.low:
                 return replica.core.refuse(sender, Refused.BELOW_WINDOW)  # before any signature is looked at
-            if len(message.checkpoints) > replica.core.quorums.n or not all(map(self._is_authentic, message.checkpoints)):
+            if len(message.checkpoints) > replica.core.quorums.n or not all(
+                map(self._is_authentic, message.checkpoints)
+            ):
                 return replica.core.refuse(sender, Refused.BAD_SEAL)
         if type(message) is Reply or type(message) is Refusal:
             return replica.core.refuse(sender, Refused.WRONG_ROLE)
@@ -69,6 +71,8 @@ class Inbound:
         if is_client(sender) and sender != request.client:
             return self._replica.core.refuse(sender, Refused.WRONG_ROLE)  # a client speaks for itself alone
         authentic = request.client in self._clients and self._authentication.request_is_authentic(request)
+        if authentic and sender == request.client:
+            self.last_request = (request.client, request.session)
         return self._replica.on_request(sender, request, authentic)
 
     def _pre_prepare(self, sender: int, message: PrePrepare) -> Refused | None:
@@ -85,8 +89,6 @@ class Inbound:
         knows = self._replica.requests.knows
         authentic = self._authentication.request_is_authentic
         unverified = tuple(
-            r.digest
-            for r in batch.requests
-            if not knows(r) and not (r.client in self._clients and authentic(r))
+            r.digest for r in batch.requests if not knows(r) and not (r.client in self._clients and authentic(r))
         )
         return self._replica.on_pre_prepare(sender, message, batch, unverified)

@@ -80,9 +80,7 @@ class Ordering:
             "one proposal",
             number=number,
         )
-        seed = digest(b"seed", self._secret + core.view.to_bytes(8, "big") + number.to_bytes(8, "big"))[
-            :SEED_SIZE
-        ]
+        seed = digest(b"seed", self._secret + core.view.to_bytes(8, "big") + number.to_bytes(8, "big"))[:SEED_SIZE]
         batch = encode_batch(core.wall, seed, requests)
         self.next_number = number + 1
         position = self._accept(core.log.slot(number), batch)
@@ -127,9 +125,7 @@ class Ordering:
         slot = core.log.slots.get(message.number)
         known = None if slot is None else slot.digest or (slot.held and slot.held.message.digest)
         if known is not None and known != message.digest:
-            core.accuse(
-                sender, "equivocation", f"two PRE-PREPAREs in view {message.view} at {message.number}"
-            )
+            core.accuse(sender, "equivocation", f"two PRE-PREPAREs in view {message.view} at {message.number}")
             return Refused.EQUIVOCATION
         return None
 

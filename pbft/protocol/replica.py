@@ -69,9 +69,7 @@ class Replica:
         self.delivery = Delivery(self.core, self.requests, self.mirror)
         self.ordering = Ordering(self.core, self.requests, self.delivery, secret)
         self.checkpoints = Checkpoints(self.core)
-        self.retransmission = Retransmission(
-            self.core, self.requests, self.delivery, self.ordering, self.checkpoints
-        )
+        self.retransmission = Retransmission(self.core, self.requests, self.delivery, self.ordering, self.checkpoints)
 
     def start(self, position: int, boot: int, execution: ExecutionStart, halted: str = "") -> None:
         """Begin: the log reaches `position`, all of it durable; the executor stands at `execution`.
@@ -201,12 +199,8 @@ class Replica:
         invariant(self.delivery.executed <= self.delivery.handed, "executed only what was handed over")
         invariant(core.outbox.durable <= core.outbox.position, "durable within the log")
         for slot in log.slots.values():
-            invariant(
-                not slot.prepared_at or slot.digest is not None, "prepared has a digest", number=slot.number
-            )
-            invariant(
-                not slot.committed or bool(slot.prepared_at), "committed was prepared", number=slot.number
-            )
+            invariant(not slot.prepared_at or slot.digest is not None, "prepared has a digest", number=slot.number)
+            invariant(not slot.committed or bool(slot.prepared_at), "committed was prepared", number=slot.number)
 
 
 def fold(group: Group, records: list[tuple[int, Record]]) -> Log:

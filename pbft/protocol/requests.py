@@ -84,9 +84,7 @@ class Queue:
             taken.append(request)
         return taken
 
-    def _next(
-        self, client: int, skipped: set[bytes], ready: Callable[[ClientRequest], bool]
-    ) -> ClientRequest | None:
+    def _next(self, client: int, skipped: set[bytes], ready: Callable[[ClientRequest], bool]) -> ClientRequest | None:
         for digest, request in self._by_client[client].items():
             if digest not in skipped:
                 if ready(request):
@@ -121,9 +119,7 @@ class Requests:
 
     # ---- from clients and from backups that forward
 
-    def on_request(
-        self, sender: int, request: ClientRequest, authentic: bool, executed: int
-    ) -> Refused | None:
+    def on_request(self, sender: int, request: ClientRequest, authentic: bool, executed: int) -> Refused | None:
         """A REQUEST from its client, or forwarded by a backup. [CL99 §4.1], rule 1.17."""
         core = self._core
         from_replica = sender < core.quorums.n

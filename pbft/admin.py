@@ -1,0 +1,37 @@
+"""The admin address of a replica: whoever connects is sent its status as one line of JSON. Read-only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+
+import trio
+
+_MAX_CONNECTIONS = 16
+_SECONDS = 2.0
+
+
+async def serve_status(
+    host: str,
+    port: int,
+    status: Callable[[], Mapping[str, object]],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled. Raises OSError if the address cannot be bound."""
+    limit = trio.CapacityLimiter(_MAX_CONNECTIONS)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            if limit.available_tokens <= 0:
+                return
+            async with limit:
+                line = json.dumps(status(), separators=(",", ":")).encode() + b"\n"
+                with trio.move_on_after(_SECONDS), contextlib.suppress(trio.BrokenResourceError):
+                    await stream.send_all(line)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        task_status.started()
+        await trio.serve_listeners(serve, listeners, handler_nursery=nursery)

@@ -1,0 +1,121 @@
+"""Runs the executor in a thread of its own, so that an application that takes long, or never ends, stops neither links
+nor heartbeats nor timers (J04, J05). Application code starts at the same stack depth every time.
+
+`submit` waits a moment for the result: for quick applications that saves waking the event loop once more.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from pbft.batch import Batch, ClientRequest
+from pbft.execution import ExecutionSnapshot, Executor
+from pbft.execution.results import Executed, Result
+
+QUICK = 0.002
+"""Seconds that `submit` waits; far below any timer of the protocol."""
+
+RECURSION_LIMIT = 2000
+STACK_BYTES = 64 << 20
+_SNAPSHOTS_KEPT = 4
+
+
+class ExecutorThread:
+    """One executor, one thread. All methods but the thread's own are called by the event loop's thread."""
+
+    def __init__(self, executor: Executor, checkpoint_interval: int, notify: Callable[[], None]) -> None:
+        """`notify` is called in the executor's thread when results wait to be collected."""
+        self._executor = executor
+        self._interval = checkpoint_interval
+        self._notify = notify
+        self._jobs: SimpleQueue[tuple[int, Batch] | ClientRequest | None] = SimpleQueue()
+        self._results: deque[Executed | Result | None] = deque()
+        self._outstanding = 0
+        self._finished = threading.Semaphore(0)
+        self._waiting = False
+        self._snapshots: dict[int, ExecutionSnapshot] = {}
+        self.failure: BaseException | None = None
+        """What ended the thread: a fault of this code, never of an application."""
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))
+        previous = threading.stack_size(STACK_BYTES)
+        try:
+            self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
+            self._thread.start()
+        finally:
+            threading.stack_size(previous)
+
+    @property
+    def outstanding(self) -> int:
+        """Jobs handed in whose results were not collected."""
+        return self._outstanding
+
+    def submit(self, number: int, batch: Batch) -> Executed | None:
+        """Execute a batch; its result if that was quick, else None and `collect` returns it later."""
+        self._jobs.put((number, batch))
+        self._outstanding += 1
+        if self._outstanding > 1:
+            return None
+        self._waiting = True
+        quick = self._finished.acquire(timeout=QUICK)
+        self._waiting = False
+        if not quick:
+            return None
+        self._outstanding -= 1
+        result = self._results.popleft()
+        assert isinstance(result, Executed)
+        return result
+
+    def answer(self, request: ClientRequest) -> Result | None:
+        """What the table says of a request: at once while the executor is idle, else by `collect`."""
+        if not self._outstanding:
+            return self._executor.answer(request)
+        self._jobs.put(request)
+        self._outstanding += 1
+        return None
+
+    def collect(self) -> list[Executed | Result]:
+        """Results that have come since. Raises what ended the thread."""
+        if self.failure is not None:
+            raise self.failure
+        found: list[Executed | Result] = []
+        while self._finished.acquire(blocking=False):
+            self._outstanding -= 1
+            result = self._results.popleft()
+            if result is not None:
+                found.append(result)
+        return found
+
+    def snapshot(self, number: int) -> ExecutionSnapshot | None:
+        """The state after `number`, a multiple of K, if it is still kept."""
+        return self._snapshots.get(number)
+
+    def close(self) -> None:
+        """Let the thread end after its present job; it is not waited for."""
+        self._jobs.put(None)
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            while (job := self._jobs.get()) is not None:
+                if isinstance(job, ClientRequest):
+                    self._results.append(self._executor.answer(job))
+                else:
+                    self._results.append(self._executor.execute(*job))
+                    if job[0] % self._interval == 0:
+                        self._keep_snapshot(job[0])
+                self._finished.release()
+                if not self._waiting:
+                    self._notify()
+        except BaseException as error:
+            self.failure = error
+            self._notify()
+
+    def _keep_snapshot(self, number: int) -> None:
+        self._snapshots[number] = self._executor.snapshot()
+        while len(self._snapshots) > _SNAPSHOTS_KEPT:
+            del self._snapshots[min(self._snapshots)]

@@ -1,0 +1,113 @@
+"""How a replica finds its past: data directory, log, durable checkpoint, executor. Rules 1.5, 1.6, 1.7.
+
+A replica without its past, or with a damaged one, still starts: it answers `status`, follows what others committed,
+and does not vote (rule 1.7); `halted` says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pbft.application import Application
+from pbft.codec import CodecError
+from pbft.config import Group
+from pbft.execution import Executor
+from pbft.host import restore
+from pbft.protocol.core import Sign
+from pbft.protocol.replica import Replica
+from pbft.state import State
+from pbft.storage.checkpoints import CheckpointStore
+from pbft.storage.data_directory import DataDirectory, Past
+from pbft.storage.errors import DamagedCheckpoint, DamagedLog
+from pbft.storage.group_commit import GroupCommit, RecordLog, VolatileLog
+from pbft.storage.wal import discard_log
+
+log = logging.getLogger("pbft.startup")
+
+NO_PAST = (
+    "this replica has lost its past (no start token and no complete data directory), so it does not vote; "
+    "it follows the others"
+)
+VOLATILE_RESTART = "a volatile replica that was restarted has no past, so it does not vote; it follows the others"
+
+
+@dataclass(slots=True)
+class Started:
+    """A replica ready to run, and the parts that its shell owns."""
+
+    directory: DataDirectory
+    log: RecordLog
+    store: CheckpointStore | None
+    executor: Executor
+    replica: Replica
+
+
+def start_replica(
+    group: Group,
+    me: int,
+    application: Callable[[State], Application],
+    sign: Sign,
+    secret: bytes,
+    *,
+    data: Path,
+    token: Path | None,
+    volatile: bool,
+    on_durable: Callable[[int], None],
+    on_disk_error: Callable[[OSError], None],
+) -> Started:
+    """Open everything and rebuild the replica as its log says. Blocks; run it in a thread.
+
+    Raises `pbft.storage.StorageError` for a directory that is locked, another replica's, or of a newer version, and
+    OSError.
+    """
+    directory = DataDirectory.open(data, cluster=group.cluster, replica=me, token=token, volatile=volatile)
+    try:
+        if volatile:
+            halted = "" if directory.past is Past.FRESH else VOLATILE_RESTART
+            executor = Executor(group, application)
+            replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), halted)
+            return Started(directory, VolatileLog(lambda position: None), None, executor, replica)
+        return _from_disk(group, me, application, sign, secret, directory, on_durable, on_disk_error)
+    except BaseException:
+        directory.close()
+        raise
+
+
+def _from_disk(
+    group: Group,
+    me: int,
+    application: Callable[[State], Application],
+    sign: Sign,
+    secret: bytes,
+    directory: DataDirectory,
+    on_durable: Callable[[int], None],
+    on_disk_error: Callable[[OSError], None],
+) -> Started:
+    halted = "" if directory.past is not Past.LOST else NO_PAST
+    store = directory.open_checkpoints()
+    try:
+        stored = store.load()
+        if stored is None:
+            executor = Executor(group, application)
+        else:
+            executor = Executor.restore(group, application, stored.meta, stored.chunks())
+        wal, replay = directory.open_log()
+        records = list(replay)
+        if replay.torn_tail is not None:
+            log.warning("replica %d: cut a torn tail off the log: %s", me, replay.torn_tail)
+        replica = restore(group, me, sign, secret, records, directory.boot, executor.start(), halted)
+    except (DamagedLog, DamagedCheckpoint, CodecError) as error:
+        # Some synced record of a vote is gone: whatever it said, this replica may have promised more (rule 1.7).
+        log.error("replica %d: %s", me, error)
+        directory.declare_lost()
+        store.discard()
+        discard_log(directory.directory)
+        executor = Executor(group, application)
+        wal, replay = directory.open_log()
+        replay.finish()
+        halted = f"{error} - so it does not vote; it follows the others"
+        replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), halted)
+    return Started(directory, GroupCommit(wal, on_durable, on_disk_error), store, executor, replica)

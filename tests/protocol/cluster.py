@@ -1,0 +1,258 @@
+"""A group of pure replicas on a network that the test holds in its hand: messages wait until told to move."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+
+from pbft.batch import Batch, ClientRequest, Kind, open_body, operations_body
+from pbft.config import CLIENT_PRINCIPAL, Group, Tunables
+from pbft.crypto import digest
+from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Result
+from pbft.host import Host, Ports, restore
+from pbft.messages import Checkpoint, Message, Reply, Request, decode, encode
+from pbft.protocol.effects import ALL, Evidence
+from pbft.protocol.replica import Replica
+
+ALICE = CLIENT_PRINCIPAL | 1
+BOB = CLIENT_PRINCIPAL | 2
+
+
+def group_of(n: int = 4, **tunables: int) -> Group:
+    """A group with cheap keys."""
+    tunables = {"checkpoint_interval": 4, "log_window": 8} | tunables
+    return Group(
+        cluster=b"c" * 32,
+        app="test",
+        replicas=tuple(bytes([i]) * 32 for i in range(n)),
+        clients={ALICE: b"a" * 32, BOB: b"b" * 32},
+        tunables=Tunables(**tunables),
+    )
+
+
+class Authentic:
+    """Requests are authentic if they say so; seals are hashes."""
+
+    def __init__(self, group: Group, me: int) -> None:
+        self._group, self._me = group, me
+
+    def request_is_authentic(self, request: ClientRequest) -> bool:
+        """`b"all"`, `b"\\x01"` (signed), or a list of the replicas for which the MAC is good."""
+        return request.authenticator in (b"all", b"\x01") or (
+            request.authenticator[:1] == b"\x00" and self._me in request.authenticator[1:]
+        )
+
+    def checkpoint_is_authentic(self, checkpoint: Checkpoint) -> bool:
+        return checkpoint.seal == sealed(checkpoint.sender, checkpoint.signed_body(self._group.cluster, 0))
+
+
+def sealed(sender: int, body: bytes) -> bytes:
+    """What stands for a signature."""
+    return (hashlib.sha256(bytes([sender]) + body).digest() * 5)[:160]
+
+
+class RecordingExecutor:
+    """Executes nothing and remembers everything; one session is open from the start."""
+
+    def __init__(self, interval: int, session: int = 1 << 16) -> None:
+        self.interval, self.session = interval, session
+        self.number, self.history, self.executed, self.state = 0, b"", [], b""
+        self.lie = False
+
+    def start(self) -> ExecutionStart:
+        return ExecutionStart(0, b"", (), ())
+
+    def execute(self, number: int, batch: Batch) -> Executed:
+        assert number == self.number + 1
+        self.number = number
+        self.executed.append(batch)
+        self.state = digest(b"state", self.state + batch.digest)
+        results, changes = [], []
+        for position, r in enumerate(batch.requests):
+            result = b"result of " + r.digest
+            results.append(Result(r.client, r.session, r.id, r.digest, r.replier, digest(b"result", result), result))
+            if r.kind is Kind.OPEN:
+                changes.append(Opened(r.client, number << 16 | position, r.floor + 1, 0))
+            else:
+                changes.append(Done(r.client, r.session, r.id, r.floor))
+        state = b""
+        if number % self.interval == 0:
+            state = digest(b"lie", self.state) if self.lie else self.state
+        return Executed(number, batch.digest, tuple(results), tuple(changes), state)
+
+    def answer(self, request: ClientRequest) -> Result:
+        result = b"answer"
+        return Result(request.client, request.session, request.id, request.digest, 255, digest(b"result", result), result)
+
+
+class HandLog:
+    """A log that is synced when the test says so."""
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+        self.durable_position = 0
+        self.cut_below = 0
+
+    def append(self, record: bytes) -> int:
+        self.records.append(record)
+        return len(self.records)
+
+    def cut(self, below_position: int) -> None:
+        self.cut_below = below_position
+
+
+class Member:
+    """One replica with its log and executor."""
+
+    def __init__(self, cluster: Cluster, me: int) -> None:
+        self.cluster, self.me = cluster, me
+        self.log = HandLog()
+        self.down = False
+        self.auto_sync = True
+        self.hold_execution = False
+        self.held: list[tuple[int, Batch]] = []
+        self.evidence: list[Evidence] = []
+        self.boot()
+
+    def boot(self) -> None:
+        """Start from what the log has on disk."""
+        group = self.cluster.group
+        del self.log.records[self.log.durable_position :]
+        self.executor = RecordingExecutor(group.tunables.checkpoint_interval)
+        records = list(enumerate(self.log.records, 1))
+        replica = restore(
+            group, self.me, lambda body: sealed(self.me, body), b"secret", records, 1, self.executor.start()
+        )
+        ports = Ports(self.log, self._send, self._execute, self._answer, lambda n: None, self.evidence.append)
+        self.host = Host(replica, Authentic(group, self.me), ports)
+        self.flush()
+
+    @property
+    def replica(self) -> Replica:
+        return self.host.replica
+
+    @property
+    def executed(self) -> list[bytes]:
+        return [b.digest for b in self.executor.executed]
+
+    def refused(self, sender: int, reason: str) -> int:
+        return self.replica.core.refused.get((sender, reason), 0)
+
+    def flush(self) -> None:
+        self.host.flush()
+        while self.auto_sync and self.log.durable_position < len(self.log.records):
+            self.sync()
+        self.replica.check_invariants()
+
+    def sync(self) -> None:
+        """Everything appended is on disk."""
+        self.log.durable_position = len(self.log.records)
+        self.host.durable(self.log.durable_position)
+        self.host.flush()
+
+    def give(self, sender: int, message: Message) -> object:
+        """Hand a message in as if `sender` had sent it."""
+        reason = self.host.receive(sender, encode(message))
+        self.flush()
+        return reason
+
+    def tick(self, seconds: float = 0.5) -> None:
+        self.cluster.now += seconds
+        self.host.set_time(self.cluster.now, self.cluster.wall)
+        self.host.tick()
+        self.flush()
+
+    def _send(self, to: int, body: bytes, message: Message) -> None:
+        targets = [m.me for m in self.cluster.members if m.me != self.me] if to == ALL else [to]
+        for target in targets:
+            self.cluster.wire.append((self.me, target, body))
+
+    def _execute(self, number: int, batch: Batch) -> Executed | None:
+        if self.hold_execution:
+            self.held.append((number, batch))
+            return None
+        return self.executor.execute(number, batch)
+
+    def _answer(self, request: ClientRequest) -> None:
+        self.host.answered(self.executor.answer(request))
+
+
+class Cluster:
+    """All members and the messages between them."""
+
+    def __init__(self, n: int = 4, **tunables: int) -> None:
+        self.group = group_of(n, **tunables)
+        self.now, self.wall = 1.0, 1_000_000
+        self.wire: list[tuple[int, int, bytes]] = []
+        self.replies: list[tuple[int, int, Message]] = []
+        self.members: list[Member] = []
+        self.dropped: Callable[[int, int, Message], bool] = lambda sender, to, message: False
+        for i in range(n):
+            self.members.append(Member(self, i))
+        for m in self.members:
+            m.host.set_time(self.now, self.wall)
+        self._next_id = 0
+
+    @property
+    def primary(self) -> Member:
+        return self.members[0]
+
+    @property
+    def backups(self) -> list[Member]:
+        return self.members[1:]
+
+    def request(self, client: int = ALICE, operation: bytes = b"op", authenticator: bytes = b"all", **fields: int) -> Request:
+        """A REQUEST with a fresh id."""
+        self._next_id += 1
+        request_id = fields.get("id", self._next_id)
+        body = operations_body(client, fields.get("session", 1 << 16), request_id, fields.get("floor", 0), 255, [operation])
+        return Request(body, authenticator)
+
+    def open(self, client: int = ALICE) -> None:
+        """Open the session that `request` uses: the first request of batch 1."""
+        self.primary.give(client, Request(open_body(client, 7, 0), b"\x01"))
+        self.settle()
+
+    def settle(self, rounds: int = 200) -> None:
+        """Move messages until none is left."""
+        for _ in range(rounds):
+            if not self.wire:
+                return
+            batch, self.wire = self.wire, []
+            for sender, to, body in batch:
+                message = decode(body)
+                if self.dropped(sender, to, message):
+                    continue
+                if to >= CLIENT_PRINCIPAL:
+                    self.replies.append((sender, to, message))
+                    continue
+                if not self.members[to].down:
+                    self.members[to].host.receive(sender, body)
+            for m in self.members:
+                if not m.down:
+                    m.flush()
+        raise AssertionError("the messages do not come to an end")
+
+    def order(self, count: int = 1, client: int = ALICE) -> None:
+        """Have `count` requests ordered, one batch each."""
+        for _ in range(count):
+            self.primary.give(client, self.request(client))
+            self.settle()
+
+    def tick_all(self, seconds: float = 0.5) -> None:
+        """A STATUS interval passes for everybody."""
+        self.now += seconds
+        for m in self.members:
+            if not m.down:
+                m.host.set_time(self.now, self.wall)
+                m.host.tick()
+                m.flush()
+        self.settle()
+
+    def take(self, kind: type, sender: int | None = None) -> list[tuple[int, int, Message]]:
+        """Messages of one type that wait on the wire."""
+        waiting = [(s, t, decode(b)) for s, t, b in self.wire]
+        return [(s, t, m) for s, t, m in waiting if isinstance(m, kind) and sender in (None, s)]
+
+    def acknowledged(self, kind: type = Reply) -> Iterable[tuple[int, Message]]:
+        return [(s, m) for s, _, m in self.replies if isinstance(m, kind)]
