@@ -205,7 +205,7 @@ class Cluster:
         """A REQUEST with a fresh id."""
         self._next_id += 1
         request_id = fields.get("id", self._next_id)
-        body = operations_body(client, fields.get("session", 1 << 16), request_id, fields.get("floor", 0), 255, [operation])
+        body = operations_body(client, fields.get("session", 1 << 16), request_id, fields.get("floor", max(0, request_id - 32)), 255, [operation])
         return Request(body, authenticator)
 
     def open(self, client: int = ALICE) -> None:
