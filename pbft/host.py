@@ -139,7 +139,7 @@ class Host:
             ports.log.cut(effects.cut)
         for evidence in effects.evidence:
             ports.evidence(evidence)
-        return again or bool(effects.stable)
+        return again or bool(effects.stable) or bool(effects.answers)
 
 
 def restore(

@@ -257,8 +257,8 @@ class Ordering:
 
     # ---- time and the window
 
-    def on_tick(self) -> None:
-        """A held PRE-PREPARE may have come of age."""
+    def retry_held(self) -> None:
+        """A held PRE-PREPARE may have come of age, or its requests may have been verified since."""
         for number in sorted(self._held):
             slot = self._core.log.slots.get(number)
             if slot is None or slot.held is None:

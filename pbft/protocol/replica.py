@@ -151,7 +151,6 @@ class Replica:
 
     def on_tick(self) -> None:
         """Time has passed; called at least every 50 milliseconds."""
-        self.ordering.on_tick()
         self.retransmission.on_tick()
 
     def on_checkpoint_durable(self, number: int) -> None:
@@ -161,6 +160,7 @@ class Replica:
     def finish(self) -> None:
         """The sweep is over: everything that arrived is the next batch. Waiting for nothing (DESIGN 1.4)."""
         self.ordering.on_window_moved()
+        self.ordering.retry_held()
         self.retransmission.fetch_learned()
         self.delivery.hand_over()
         self.ordering.propose()

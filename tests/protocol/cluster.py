@@ -192,6 +192,7 @@ class Cluster:
         for m in self.members:
             m.host.set_time(self.now, self.wall)
         self._next_id = 0
+        self._sessions = {ALICE: 1 << 16}
 
     @property
     def primary(self) -> Member:
@@ -205,11 +206,12 @@ class Cluster:
         """A REQUEST with a fresh id."""
         self._next_id += 1
         request_id = fields.get("id", self._next_id)
-        body = operations_body(client, fields.get("session", 1 << 16), request_id, fields.get("floor", max(0, request_id - 32)), 255, [operation])
+        body = operations_body(client, fields.get("session", self._sessions[client]), request_id, fields.get("floor", max(0, request_id - 32)), 255, [operation])
         return Request(body, authenticator)
 
     def open(self, client: int = ALICE) -> None:
-        """Open the session that `request` uses: the first request of batch 1."""
+        """Open the session that `request` uses; Alice's is the first request of batch 1."""
+        self._sessions[client] = len(self.primary.executed) + 1 << 16
         self.primary.give(client, Request(open_body(client, 7, 0), b"\x01"))
         self.settle()
 
