@@ -149,6 +149,8 @@ class Node:
         """The link has new keys."""
         if is_client(link.principal):
             self._authentication.add_key(link.principal, link.session.newest_authenticator_key)
+        else:
+            self.host.replica.on_keys_ended(link.principal)
 
     def on_link_down(self, link: Link, reason: str) -> None:
         """Requests that the link authenticated stay valid for a moment: others may relay them still (rule 1.18)."""
@@ -295,12 +297,11 @@ class Node:
             **asdict(core),
             "reachable": True,
             "connected_peers": sum(1 for p in self.hub.connected() if not is_client(p)),
-            "recovering": bool(core.halted),
+            "recovering": bool(core.halted) or core.behind,
             "uptime_s": round(time.monotonic() - self._birth, 1),
             "volatile": self._volatile,
             "adversary": self._misbehaviour.name if self._misbehaviour else None,
             "version": __version__,
-            "behind": self.host.replica.retransmission.cannot_catch_up,
             "loop_lag_ms_max": round(self._lag_max * 1000, 1),
             "counters": refused,
             "cpu_s": round(time.process_time(), 3),

@@ -58,7 +58,7 @@ class Checkpoints:
         self._own[number] = state_digest
         self._forget(self._own)
         self._compare(number)
-        if number < core.log.low or core.halted:
+        if number < core.log.low or core.is_mute:
             return
         position = core.outbox.position
         unsigned = Checkpoint(core.me, core.incarnation, number, state_digest, core.boot, position, b"")

@@ -45,6 +45,7 @@ class Core:
     """Shared by ordering, checkpoints, retransmission and requests of one replica."""
 
     __slots__ = (
+        "behind",
         "boot",
         "effects",
         "group",
@@ -78,6 +79,8 @@ class Core:
         """Microseconds since the epoch, by this machine's clock."""
         self.halted = ""
         """Why this replica does not vote; empty while it does."""
+        self.behind = False
+        """Further behind than what the others still retain: it cannot know what it would vote on."""
         self.refused: dict[tuple[int, str], int] = {}
         """(sender, reason) -> messages refused. Invariant: senders are members, so it stays small."""
 
@@ -95,6 +98,11 @@ class Core:
     def is_primary(self) -> bool:
         """Whether this replica is the primary of its view."""
         return self.primary == self.me
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether this replica must not vote (rule 1.7)."""
+        return bool(self.halted) or self.behind
 
     def record(self, record: Record, batch: Batch | None = None) -> int:
         """Append to the log and fold it in; returns its position. `batch`: the parsed form of the record's batch."""

@@ -42,8 +42,8 @@ class Ordering:
         self._held: set[int] = set()
         self.next_number = 1
         """Invariant for a primary: above every number accepted in this view, and above h."""
-        self.missed_above_window = False
-        """Somebody sent what lies above H: ask by STATUS at once instead of losing it (4 #14)."""
+        self.ask_now = False
+        """Something was missed that others can resend: ask by STATUS at once (4 #14, rule 1.18)."""
 
     def start(self) -> None:
         """After a restart everything in the log is durable: its votes count again, and none is made twice."""
@@ -61,7 +61,7 @@ class Ordering:
     def propose(self) -> None:
         """Send PRE-PREPAREs for what waits: one at once, more beside it only when they are worth it. [CL99 §5.1.2]"""
         core, queue = self._core, self._requests.queue
-        while queue.count and core.is_primary and not core.halted:
+        while queue.count and core.is_primary and not core.is_mute:
             number = max(self.next_number, core.log.low + 1)
             flying = number - 1 - self._delivery.handed
             if flying >= core.tunables.pipeline_depth or number > core.log.high:
@@ -110,7 +110,7 @@ class Ordering:
 
     def _refuse_pre_prepare(self, sender: int, message: PrePrepare, batch: Batch) -> Refused | None:
         core = self._core
-        if core.halted:
+        if core.is_mute:
             return Refused.NOT_VOTING
         if reason := self._refuse_place(message.view, message.number):
             return reason
@@ -137,7 +137,7 @@ class Ordering:
         if number <= core.log.low:
             return Refused.BELOW_WINDOW
         if number > core.log.high:
-            self.missed_above_window = True
+            self.ask_now = True
             return Refused.ABOVE_WINDOW
         return None
 
@@ -240,7 +240,7 @@ class Ordering:
             return
         position = core.record(Prepared(core.view, slot.number, slot.digest))
         slot.touched = core.now
-        if not core.halted:
+        if not core.is_mute:
             self._own_votes.append(_OwnVote(position, core.view, slot.number, is_commit=True))
             core.send(ALL, Commit(core.view, slot.number, slot.digest), position)
         self._try_committed(slot)
@@ -265,6 +265,17 @@ class Ordering:
                 self._held.discard(number)
             else:
                 self._accept_held(slot)
+
+    def on_keys_ended(self, peer: int) -> None:
+        """At the end of a key refresh: votes of this peer in certificates still incomplete came under keys that may be
+        known to others; drop them and ask again (rule 1.18). An accepted PRE-PREPARE stays: it is in the own log."""
+        core = self._core
+        for slot in core.log.slots.values():
+            if not slot.prepared_at and not (peer == core.primary and slot.digest is not None):
+                slot.prepares.drop(peer)
+            if not slot.committed:
+                slot.commits.drop(peer)
+        self.ask_now = True
 
     def on_window_moved(self) -> None:
         """The low watermark moved: numbers at or below it are gone."""

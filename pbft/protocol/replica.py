@@ -53,6 +53,8 @@ class ReplicaStatus:
     pending_requests: int
     halted: str
     """Why this replica does not vote; empty while it does."""
+    behind: bool
+    """Further behind than what the others retain: it waits for somebody who still has what it lacks."""
     demotions: int
     retained_from: int
 
@@ -149,6 +151,10 @@ class Replica:
         """A link to another replica is up."""
         self.retransmission.on_peer_up(peer)
 
+    def on_keys_ended(self, peer: int) -> None:
+        """The old session keys with a replica have ended (rule 1.18)."""
+        self.ordering.on_keys_ended(peer)
+
     def on_tick(self) -> None:
         """Time has passed; called at least every 50 milliseconds."""
         self.retransmission.on_tick()
@@ -187,6 +193,7 @@ class Replica:
             high_watermark=core.log.high,
             pending_requests=self.requests.queue.count,
             halted=core.halted,
+            behind=core.behind,
             demotions=self.requests.demotions,
             retained_from=core.log.first_retained,
         )

@@ -52,7 +52,7 @@ class Retransmission:
     def on_tick(self) -> None:
         """Send STATUS when its time has come, or at once after something above the window was missed."""
         core = self._core
-        if core.now < self._next_status and not self._ordering.missed_above_window:
+        if core.now < self._next_status and not self._ordering.ask_now:
             return
         if core.now < self._next_status - self.interval * 0.5:
             return  # never much more often than the interval, whatever others send
@@ -60,7 +60,8 @@ class Retransmission:
             self._served.clear()
             self._requests.forward_again()
         self._next_status = core.now + self.interval
-        self._ordering.missed_above_window = False
+        core.behind = self.cannot_catch_up
+        self._ordering.ask_now = False
         core.send(ALL, self.status())
 
     def on_peer_up(self, peer: int) -> None:
@@ -158,7 +159,7 @@ class Retransmission:
         for checkpoint in self._checkpoints.own_above(status.stable):
             core.send(sender, checkpoint)
         self._offer_committed(sender, status.last_executed)
-        if status.view == core.view and not core.halted:
+        if status.view == core.view and not core.is_mute:
             self._resend_votes(sender, status)
         return None
 

@@ -6,7 +6,7 @@ import pytest
 from cluster import ALICE, Cluster
 
 from pbft.messages import Body, Commit, Committed, Fetch, Prepare, PrePrepare, Status
-from pbft.protocol.records import Executing, decode_record
+from pbft.protocol.records import Accepted, Executing, decode_record
 
 
 def behind(n: int = 4, batches: int = 5, **tunables: int) -> Cluster:
@@ -221,3 +221,34 @@ def test_what_a_peer_can_make_a_replica_send_is_bounded() -> None:
     c.wire.clear()
     m.give(2, Fetch(((2, digest),)))
     assert len(c.take(Body)) == 1
+
+
+def test_who_is_further_behind_than_the_retained_logs_does_not_vote() -> None:
+    """It says so in its status, and votes again when somebody has what it lacks."""
+    c = behind(batches=30)
+    laggard = c.members[-1]
+    for m in c.members[:3]:
+        while next(iter(m.replica.core.log.tail)) < 10:
+            m.replica.core.log.tail.pop(next(iter(m.replica.core.log.tail)))
+    c.tick_all()
+    c.tick_all()
+    assert laggard.replica.status().behind and len(laggard.executed) == 1
+    records = len(laggard.log.records)
+    c.order(3)
+    assert not [r for r in laggard.log.records[records:] if isinstance(decode_record(r), Accepted)]
+
+
+def test_votes_under_ended_keys_are_dropped_and_asked_for_again() -> None:
+    """Incomplete certificates lose the peer's votes; a STATUS brings them back (rule 1.18)."""
+    c = Cluster()
+    c.open()
+    c.dropped = lambda s, t, m: isinstance(m, Commit) and s != 2
+    c.order()
+    m = c.members[1]
+    assert m.replica.core.log.slots[2].commits.of(2) is not None
+    m.replica.on_keys_ended(2)
+    assert m.replica.core.log.slots[2].commits.of(2) is None
+    c.dropped = lambda s, t, m: False
+    c.tick_all()
+    c.tick_all()
+    assert len(m.executed) == 2
