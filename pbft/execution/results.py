@@ -19,11 +19,11 @@ class Result(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A session began; `count` is the client's open count after it, `evicted` the session that made room (0: none)."""
+    """A session began; `opens` is the client's open count after it, `evicted` the session that made room (0: none)."""
 
     client: int
     session: int
-    count: int
+    opens: int
     evicted: int
 
 

@@ -47,7 +47,7 @@ class SessionMirror:
         """A batch has executed."""
         for change in changes:
             if isinstance(change, Opened):
-                self._counts[change.client] = change.count
+                self._counts[change.client] = change.opens
                 self._sessions[change.session] = _Window(change.client, 0, set())
                 self._sessions.pop(change.evicted, None)
                 continue

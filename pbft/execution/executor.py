@@ -1,0 +1,232 @@
+"""Applies ordered batches to the replicated state, exactly once, and digests it. Rules 1.8, 1.14, 1.15.
+
+The digest of a checkpoint covers three roots and the history (DESIGN, door 1): the application's state, the client
+sessions, and the system space (epoch, members, incarnations, tunables, last agreed time). Nothing in it differs between
+correct replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+
+from pbft.application import Application, Context
+from pbft.batch import (
+    Answer,
+    Batch,
+    ClientRequest,
+    Kind,
+    encode_answer,
+    encode_done,
+    result_digest,
+)
+from pbft.config import PROTOCOL_VERSION, Group
+from pbft.crypto.digests import digest
+from pbft.execution.operations import Operations
+from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Result, SessionView
+from pbft.execution.sessions import Session, Sessions
+from pbft.execution.snapshots import ExecutionSnapshot, SnapshotError, read_spaces
+from pbft.state import State
+
+
+class ExecutionError(Exception):
+    """A promise of our own does not hold: batches came out of order."""
+
+
+class Executor:
+    """One replica's replicated state and the rules by which batches change it."""
+
+    def __init__(
+        self,
+        group: Group,
+        application: Callable[[State], Application],
+        spaces: tuple[State, State, State] | None = None,
+        number: int = 0,
+        history: bytes = b"",
+    ) -> None:
+        """A fresh executor at number 0; the last three arguments are for `restore`."""
+        self._group = group
+        fresh = spaces is None
+        self._app_state, self._session_state, self._system = spaces or (State(), State(), State())
+        if fresh:
+            self._write_genesis()
+        self.last_executed = number
+        self.history = history or digest(b"history", group.cluster)
+        self._time = int.from_bytes(self._system.get(b"time", b""), "big")
+        self._written_time = self._time
+        self._sessions = Sessions(group.tunables, self._session_state)
+        self._application = application(self._app_state)
+        self._application.load()
+        self._operations = Operations(self._application, self._app_state, group.tunables.result_max_bytes)
+
+    def _write_genesis(self) -> None:
+        group, system = self._group, self._system
+        system[b"epoch"] = group.epoch.to_bytes(8, "big")
+        system[b"version"] = PROTOCOL_VERSION.to_bytes(4, "big")
+        system[b"application"] = group.app.encode()
+        for i, key in enumerate(group.replicas):
+            system[b"member/%d" % i] = key
+            system[b"incarnation/%d" % i] = (0).to_bytes(8, "big")
+        for principal, key in group.clients.items():
+            system[b"client/" + principal.to_bytes(8, "big")] = key
+        for spec in fields(group.tunables):
+            if spec.metadata["shared"]:
+                system[b"tunable/" + spec.name.encode()] = getattr(group.tunables, spec.name).to_bytes(8, "big")
+
+    # ---- executing
+
+    def execute(self, number: int, batch: Batch) -> Executed:
+        """Execute the batch of the next number. Raises ExecutionError if it is not the next; never for what a client
+        or an application did."""
+        if number != self.last_executed + 1:
+            raise ExecutionError(f"batch {number} does not follow batch {self.last_executed}")
+        if batch.time > self._time:  # a view change may bring back an older time; NULL carries none (rule 1.14)
+            self._time = batch.time
+        results: list[Result] = []
+        changes: list[Opened | Done] = []
+        operation = 0
+        for position, request in enumerate(batch.requests):
+            if request.kind is Kind.OPEN:
+                result = self._open(number, position, request, changes)
+            else:
+                result = self._run(number, operation, request, batch.seed, changes)
+                operation += len(request.operations)
+            results.append(_answered(request, result))
+        self.last_executed = number
+        self.history = digest(b"history", self.history + batch.digest)
+        state_digest = b""
+        if number % self._group.tunables.checkpoint_interval == 0:
+            state_digest = self.snapshot().digest
+        return Executed(number, batch.digest, tuple(results), tuple(changes), state_digest)
+
+    def _open(self, number: int, position: int, request: ClientRequest, changes: list[Opened | Done]) -> bytes:
+        known = self._opening_answer(request)
+        if known is not None:
+            return known
+        if request.client not in self._group.clients:
+            return encode_answer(Answer.UNKNOWN_SESSION, 0)
+        session, evicted = self._sessions.open(number << 16 | position, request, number)
+        changes.append(Opened(request.client, session.number, request.floor + 1, evicted))
+        return encode_answer(Answer.OPENED, session.number)
+
+    def _run(
+        self, number: int, position: int, request: ClientRequest, seed: bytes, changes: list[Opened | Done]
+    ) -> bytes:
+        session = self._sessions.find(request.session, request.client)
+        if session is None:
+            return encode_answer(Answer.UNKNOWN_SESSION, request.session)
+        before = session.floor
+        session.raise_floor(request.floor)  # before ids are judged
+        if session.floor != before:
+            self._sessions.touch(session)
+        known = self._known(session, request)
+        if known is not None:
+            if session.floor != before:
+                changes.append(Done(request.client, session.number, 0, session.floor))
+            return known
+        run = self._operations.query if request.kind is Kind.QUERIES else self._operations.execute
+        client, time = request.client, self._time
+        result = encode_done(
+            [
+                run(operation, Context(number, position + i, client, time, seed))
+                for i, operation in enumerate(request.operations)
+            ]
+        )
+        session.remember(request.id, result, self._group.tunables.result_cache_bytes)
+        session.used = number
+        self._sessions.touch(session)
+        changes.append(Done(client, session.number, request.id, session.floor))
+        return result
+
+    # ---- answering without executing
+
+    def answer(self, request: ClientRequest) -> Result | None:
+        """What the table says of a request, if it would not execute any more; None if it would, or if this replica has
+        not executed far enough to know."""
+        if request.kind is Kind.OPEN:
+            known = self._opening_answer(request)
+        else:
+            session = self._sessions.find(request.session, request.client)
+            if session is None:
+                if self.last_executed < request.session >> 16:
+                    return None
+                known = encode_answer(Answer.UNKNOWN_SESSION, request.session)
+            else:
+                known = self._known(session, request)
+        return None if known is None else _answered(request, known)
+
+    def _opening_answer(self, request: ClientRequest) -> bytes | None:
+        count = self._sessions.count(request.client)
+        if request.floor == count:
+            return None
+        session = self._sessions.opened_by(request)
+        if session is not None:  # repeated while its session lives it returns that session
+            return encode_answer(Answer.OPENED, session.number)
+        return encode_answer(Answer.OPEN_STALE, count)
+
+    def _known(self, session: Session, request: ClientRequest) -> bytes | None:
+        """The answer to a request that does not execute: done, too old, or beyond the window."""
+        floor = max(session.floor, request.floor)
+        if request.id <= session.floor:
+            return encode_answer(Answer.TOO_OLD, session.floor)
+        result = session.results.get(request.id)
+        if result is not None:
+            return result
+        if request.id in session.forgotten:
+            return encode_answer(Answer.FORGOTTEN, request.id)
+        if request.id > floor + self._group.tunables.session_window:
+            return encode_answer(Answer.BEYOND_WINDOW, session.floor)
+        return None
+
+    def query(self, operations: Sequence[bytes], client: int) -> bytes:
+        """Read-only execution on the present state: the result of a request with these queries."""
+        context = (self.last_executed, 0, client, self._time, bytes(16))
+        return encode_done([self._operations.query(operation, Context(*context)) for operation in operations])
+
+    # ---- digests and snapshots
+
+    def start(self) -> ExecutionStart:
+        """What agreement must know of the table before the next batch."""
+        views = tuple(
+            SessionView(s.client, s.number, s.floor, tuple(sorted({*s.results, *s.forgotten}))) for s in self._sessions
+        )
+        return ExecutionStart(self.last_executed, self.history, self._sessions.counts(), views)
+
+    def snapshot(self) -> ExecutionSnapshot:
+        """The replicated state after the last batch; references, no copies."""
+        self._application.save()
+        self._sessions.write()
+        if self._time != self._written_time:
+            self._system[b"time"] = self._time.to_bytes(8, "big")
+            self._written_time = self._time
+        return ExecutionSnapshot(
+            self._group.cluster,
+            self._group.epoch,
+            self.last_executed,
+            self.history,
+            (self._app_state.checkpoint(), self._session_state.checkpoint(), self._system.checkpoint()),
+        )
+
+    @classmethod
+    def restore(
+        cls, group: Group, application: Callable[[State], Application], meta: bytes, chunks: Iterable[bytes]
+    ) -> Executor:
+        """An executor as a stored snapshot says. Raises SnapshotError if the content does not hash to the digest in
+        `meta`, or is of another cluster."""
+        number, history, expected, spaces = read_spaces(group, meta, chunks)
+        executor = cls(group, application, spaces, number, history)
+        if executor.snapshot().digest != expected:
+            raise SnapshotError(f"the stored state {number} does not hash to the digest stored with it")
+        return executor
+
+
+def _answered(request: ClientRequest, result: bytes) -> Result:
+    return Result(
+        request.client,
+        request.session,
+        request.id,
+        request.digest,
+        request.replier,
+        result_digest(result),
+        result,
+    )

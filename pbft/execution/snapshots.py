@@ -1,0 +1,82 @@
+"""The whole replicated state at one number, as a value: digest, and bytes to store or send it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pbft.codec import CodecError, array, blob, decode_row, dumps, row, uint
+from pbft.config import Group
+from pbft.crypto.digests import digest_parts
+from pbft.state import MAX_KEY_BYTES, MAX_VALUE_BYTES, Snapshot, State
+
+FORMAT = 1
+CHUNK_BYTES = 64 << 10
+
+_META = row(uint(255), blob(64), uint(), uint(), blob(32, 32), blob(32, 32))
+_ROWS = row(array(row(uint(2), blob(MAX_KEY_BYTES), blob(MAX_VALUE_BYTES)), 1 << 16))
+
+
+class SnapshotError(Exception):
+    """A stored state cannot be used; the text says why. The replica has to get it from the others."""
+
+
+class ExecutionSnapshot:
+    """The state after one batch. Immutable; may be read in another thread while execution goes on."""
+
+    __slots__ = ("_cluster", "_epoch", "digest", "history", "number", "spaces")
+
+    def __init__(
+        self, cluster: bytes, epoch: int, number: int, history: bytes, spaces: tuple[Snapshot, Snapshot, Snapshot]
+    ) -> None:
+        self._cluster = cluster
+        self._epoch = epoch
+        self.number = number
+        self.history = history
+        self.spaces = spaces
+        """Application, sessions, system."""
+        self.digest = digest_parts(
+            b"checkpoint",
+            cluster,
+            epoch.to_bytes(8, "big"),
+            number.to_bytes(8, "big"),
+            *(space.digest for space in spaces),
+            history,
+        )
+
+    def meta(self) -> bytes:
+        """What belongs to the state as a whole."""
+        return dumps((FORMAT, self._cluster, self._epoch, self.number, self.history, self.digest))
+
+    def chunks(self) -> Iterator[bytes]:
+        """All rows in pieces of about 64 KiB; a larger value makes a larger piece."""
+        rows: list[tuple[int, bytes, bytes]] = []
+        size = 0
+        for index, space in enumerate(self.spaces):
+            for key, value in space.items():
+                rows.append((index, key, value))
+                size += len(key) + len(value) + 16
+                if size >= CHUNK_BYTES:
+                    yield dumps((tuple(rows),))
+                    rows, size = [], 0
+        if rows:
+            yield dumps((tuple(rows),))
+
+
+def read_spaces(
+    group: Group, meta: bytes, chunks: Iterable[bytes]
+) -> tuple[int, bytes, bytes, tuple[State, State, State]]:
+    """(number, history, digest, spaces) as stored; the digest is not compared here. Raises SnapshotError."""
+    try:
+        version, cluster, epoch, number, history, expected = decode_row(meta, _META)
+        if version != FORMAT:
+            raise SnapshotError(f"the stored state has format {version}, this program reads {FORMAT}")
+        if (cluster, epoch) != (group.cluster, group.epoch):
+            raise SnapshotError("the stored state belongs to another cluster or epoch")
+        spaces = (State(), State(), State())
+        for chunk in chunks:
+            (rows,) = decode_row(chunk, _ROWS)
+            for index, space in enumerate(spaces):
+                space.load((key, value) for i, key, value in rows if i == index)
+    except CodecError as error:
+        raise SnapshotError(f"the stored state cannot be read: {error}") from error
+    return number, history, expected, spaces

@@ -1,0 +1,414 @@
+"""Ordered execution, exactly once: rules 1.8, 1.14, 1.15."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pbft.application import Application, Context, OperationError
+from pbft.batch import (
+    NULL_BATCH,
+    Answer,
+    Batch,
+    ClientRequest,
+    Kind,
+    Outcome,
+    decode_result,
+    encode_batch,
+    open_body,
+    operations_body,
+)
+from pbft.config import CLIENT_PRINCIPAL, Group, Tunables
+from pbft.execution import Executor, SnapshotError
+from pbft.execution.results import Done, Opened
+
+ALICE = CLIENT_PRINCIPAL | 1
+BOB = CLIENT_PRINCIPAL | 2
+
+
+class Probe(Application):
+    """An application that does what the operation says."""
+
+    def execute(self, operation: bytes, context: Context) -> bytes:
+        word, _, rest = operation.partition(b" ")
+        if word == b"put":
+            self.state[rest] = rest
+        elif word == b"refuse":
+            self.state[b"half"] = b"written"
+            raise OperationError(rest)
+        elif word == b"raise":
+            self.state[b"half"] = b"written"
+            raise {b"value": ValueError, b"recursion": RecursionError, b"os": OSError, b"memory": MemoryError}[rest]
+        elif word == b"deep":
+            return self.execute(operation, context)
+        elif word == b"none":
+            return None  # type: ignore[return-value]
+        elif word == b"array":
+            return bytearray(b"x")  # type: ignore[return-value]
+        elif word == b"big":
+            self.state[b"half"] = b"written"
+            return b"x" * int(rest)
+        elif word == b"log":
+            self.state[b"log"] = self.state.get(b"log", b"") + rest
+        elif word == b"once":
+            if b"tried" not in self.__dict__.setdefault("seen", set()):
+                self.__dict__["seen"].add(b"tried")
+                raise OSError("local trouble")
+        elif word == b"context":
+            return b"%d %d %d %d" % (context.number, context.position, context.time, context.random.below(1 << 30))
+        return b"ok"
+
+    def query(self, operation: bytes, context: Context) -> bytes:
+        if operation == b"write":
+            self.state[b"half"] = b"written"
+        return self.state.get(operation, b"absent")
+
+
+def group(**tunables: int) -> Group:
+    return Group(
+        cluster=b"c" * 32,
+        app="probe",
+        replicas=tuple(bytes([i]) * 32 for i in range(4)),
+        clients={ALICE: b"a" * 32, BOB: b"b" * 32},
+        tunables=Tunables(**({"checkpoint_interval": 4, "log_window": 8} | tunables)),
+    )
+
+
+class Bench:
+    """An executor fed with batches of requests."""
+
+    def __init__(self, **tunables: int) -> None:
+        self.group = group(**tunables)
+        self.executor = Executor(self.group, Probe)
+        self.time = 1_000_000
+
+    def run(self, *requests: ClientRequest) -> list[tuple[Answer, object]]:
+        """One batch; the decoded answers."""
+        self.time += 1000
+        done = self.executor.execute(
+            self.executor.last_executed + 1, encode_batch(self.time, b"s" * 16, requests)
+        )
+        self.changes = done.changes
+        return [decode_result(r.result) for r in done.results]
+
+    def open(self, client: int = ALICE, nonce: int = 7) -> int:
+        """A fresh session."""
+        count = dict(self.executor.start().counts).get(client, 0)
+        [(answer, session)] = self.run(opening(client, nonce, count))
+        assert answer is Answer.OPENED and isinstance(session, int)
+        return session
+
+
+def opening(client: int, nonce: int, count: int) -> ClientRequest:
+    return ClientRequest(open_body(client, nonce, count), b"")
+
+
+def request(
+    session: int, id: int, *operations: bytes, floor: int = 0, client: int = ALICE, kind: Kind = Kind.OPERATIONS
+) -> ClientRequest:
+    return ClientRequest(operations_body(client, session, id, floor, 255, operations or [b"ok"], kind), b"")
+
+
+def outcomes(answer: tuple[Answer, object]) -> Sequence[tuple[int, bytes]]:
+    assert answer[0] is Answer.DONE
+    return answer[1]  # type: ignore[return-value]
+
+
+@pytest.mark.scenario("E03")
+def test_a_request_executes_once_however_often_it_is_ordered() -> None:
+    """The cached result comes back; the state changes once."""
+    b = Bench()
+    s = b.open()
+    [first] = b.run(request(s, 1, b"log x"))
+    [second] = b.run(request(s, 1, b"log x"))
+    assert first == second
+    assert outcomes(b.run(request(s, 2, b"log", kind=Kind.QUERIES))[0]) == ((0, b"x"),)
+
+
+@pytest.mark.scenario("E07")
+def test_the_same_id_with_another_payload_gets_the_first_result() -> None:
+    """An id means one request; the second payload never executes."""
+    b = Bench()
+    s = b.open()
+    one, two = b.run(request(s, 1, b"log a"), request(s, 1, b"log b"))
+    assert one == two
+    assert outcomes(b.run(request(s, 2, b"log", kind=Kind.QUERIES))[0]) == ((0, b"a"),)
+
+
+@pytest.mark.scenario("E06")
+@given(st.permutations(range(1, 9)))
+@settings(max_examples=30, deadline=None)
+def test_ids_may_come_in_any_order(ids: list[int]) -> None:
+    """Requests outstanding together have no order; each executes once."""
+    b = Bench()
+    s = b.open()
+    for i in [*ids, *ids]:
+        b.run(request(s, i, b"log %d" % i))
+    [answer] = b.run(request(s, 9, b"log", kind=Kind.QUERIES))
+    assert sorted(outcomes(answer)[0][1]) == sorted(b"12345678")
+
+
+@pytest.mark.scenario("E05", "E19")
+def test_everything_that_does_not_execute_has_a_typed_answer() -> None:
+    """Too old, beyond the window, unknown session, stale open: never silence (rule 1.15)."""
+    b = Bench(session_window=4)
+    s = b.open()
+    b.run(request(s, 3, floor=2))
+    huge = (1 << 64) - 1
+    answers = b.run(
+        request(s, 1), request(s, 2), request(s, 7, floor=2), request(s, huge, floor=2), request(s + 1, 1),
+        request(huge, 1), request(s, 1, client=BOB), opening(ALICE, 9, 0), opening(ALICE, 9, 5),
+    )  # fmt: skip
+    assert answers == [
+        (Answer.TOO_OLD, 2), (Answer.TOO_OLD, 2), (Answer.BEYOND_WINDOW, 2), (Answer.BEYOND_WINDOW, 2),
+        (Answer.UNKNOWN_SESSION, s + 1), (Answer.UNKNOWN_SESSION, huge), (Answer.UNKNOWN_SESSION, s),
+        (Answer.OPEN_STALE, 1), (Answer.OPEN_STALE, 1),
+    ]  # fmt: skip
+
+
+def test_a_floor_rises_before_ids_are_judged_and_never_falls() -> None:
+    """An id that the raised floor makes room for executes; the floor of an old request lowers nothing."""
+    b = Bench(session_window=4)
+    s = b.open()
+    assert b.run(request(s, 8, floor=5))[0][0] is Answer.DONE
+    b.run(request(s, 7, floor=1))
+    assert b.run(request(s, 5, floor=0)) == [(Answer.TOO_OLD, 5)]
+
+
+def test_an_open_repeated_while_its_session_lives_returns_it() -> None:
+    """An old signed OPEN can evict nobody (rule 1.15)."""
+    b = Bench()
+    s = b.open(nonce=7)
+    assert b.run(opening(ALICE, 7, 0), opening(ALICE, 8, 0)) == [(Answer.OPENED, s), (Answer.OPEN_STALE, 1)]
+
+
+@pytest.mark.scenario("D11")
+def test_sessions_are_bounded_and_the_least_recent_of_the_same_client_goes() -> None:
+    """Clients cannot evict each other; ties go by number."""
+    b = Bench(sessions_per_client=2)
+    other = b.open(BOB)
+    first, second = b.open(), b.open()
+    b.run(request(first, 1))
+    third = b.open()
+    assert b.run(request(second, 1)) == [(Answer.UNKNOWN_SESSION, second)]
+    assert b.run(request(first, 2), request(third, 1), request(other, 1, client=BOB))[0][0] is Answer.DONE
+    for _ in range(50):
+        b.open()
+    assert len(b.executor.start().sessions) == 3
+
+
+@pytest.mark.scenario("D11")
+def test_remembered_results_are_bounded_in_bytes() -> None:
+    """The oldest result is dropped; that it executed is not forgotten."""
+    b = Bench(result_cache_bytes=1024)
+    s = b.open()
+    for i in range(1, 5):
+        b.run(request(s, i, b"big 400"))
+    assert b.run(request(s, 1)) == [(Answer.FORGOTTEN, 1)]
+    assert b.run(request(s, 4))[0][0] is Answer.DONE
+
+
+def test_changes_tell_the_mirror_everything() -> None:
+    """Opened and Done for all that executed; a floor that rose without execution too."""
+    b = Bench()
+    s = b.open()
+    assert b.changes == (Opened(ALICE, s, 1, 0),)
+    b.run(request(s, 3, floor=2))
+    assert b.changes == (Done(ALICE, s, 3, 2),)
+    b.run(request(s, 3, floor=2))
+    assert b.changes == ()
+
+
+@pytest.mark.scenario("E23")
+@pytest.mark.parametrize(
+    ("operation", "outcome"),
+    [
+        (b"refuse because", (Outcome.REFUSED, b"because")),
+        (b"raise value", (Outcome.FAILED, b"")),
+        (b"raise recursion", (Outcome.FAILED, b"")),
+        (b"raise os", (Outcome.FAILED, b"")),
+        (b"raise memory", (Outcome.FAILED, b"")),
+        (b"deep", (Outcome.FAILED, b"")),
+        (b"none", (Outcome.FAILED, b"")),
+        (b"array", (Outcome.FAILED, b"")),
+        (b"big 300000", (Outcome.TOO_LARGE, b"")),
+    ],
+)
+def test_one_bad_operation_harms_no_other(operation: bytes, outcome: tuple[Outcome, bytes]) -> None:
+    """Its writes are undone, those beside it stand, and the replica lives on."""
+    b = Bench()
+    s = b.open()
+    [before, bad, after] = outcomes(b.run(request(s, 1, b"put a", operation, b"put b"))[0])
+    assert (before, after) == ((0, b"ok"), (0, b"ok"))
+    assert bad == outcome
+    assert outcomes(b.run(request(s, 2, b"half", b"a", b"b", kind=Kind.QUERIES))[0]) == (
+        (0, b"absent"), (0, b"a"), (0, b"b"),
+    )  # fmt: skip
+
+
+def test_local_trouble_is_retried_once() -> None:
+    """An OSError may be local: the second attempt counts (DESIGN 3)."""
+    b = Bench()
+    assert outcomes(b.run(request(b.open(), 1, b"once"))[0]) == ((0, b"ok"),)
+
+
+def test_a_query_cannot_write() -> None:
+    """A read-only flag that lies is caught by the executor (4 #24)."""
+    b = Bench()
+    s = b.open()
+    assert outcomes(b.run(request(s, 1, b"write", b"half", kind=Kind.QUERIES))[0]) == (
+        (Outcome.FAILED, b""), (0, b"absent"),
+    )  # fmt: skip
+
+
+@pytest.mark.scenario("J06")
+def test_a_huge_result_is_an_outcome_of_its_own() -> None:
+    """Beyond `result_max_bytes` the operation is undone and says so."""
+    b = Bench(result_max_bytes=1000)
+    s = b.open()
+    assert [o for o, _ in outcomes(b.run(request(s, 1, b"big 1000", b"big 1001"))[0])] == [0, Outcome.TOO_LARGE]
+
+
+@pytest.mark.scenario("J09")
+@pytest.mark.parametrize("payload", [b"", b"\x00", bytes(range(256)), b"put "])
+def test_any_bytes_are_an_operation(payload: bytes) -> None:
+    b = Bench()
+    assert outcomes(b.run(request(b.open(), 1, payload))[0])[0][0] in (0, 2)
+
+
+@pytest.mark.scenario("J11")
+def test_operations_execute_in_the_order_of_their_batch() -> None:
+    """Inside a request in its order, requests in the batch's order."""
+    b = Bench()
+    s = b.open()
+    b.run(request(s, 2, b"log a", b"log b"), request(s, 1, b"log c"))
+    assert outcomes(b.run(request(s, 3, b"log", kind=Kind.QUERIES))[0]) == ((0, b"abc"),)
+
+
+@pytest.mark.scenario("J12")
+def test_agreed_time_never_goes_back() -> None:
+    """A later batch with an older time executes at the last agreed one; NULL carries none (rule 1.14)."""
+    b = Bench()
+    s = b.open()
+    b.time = 9_000_000
+    [late] = b.run(request(s, 1, b"context"))
+    b.time = 2_000_000
+    b.executor.execute(b.executor.last_executed + 1, NULL_BATCH)
+    [early] = b.run(request(s, 2, b"context"))
+    times = [int(outcomes(a)[0][1].split()[2]) for a in (late, early)]
+    assert times == [9_001_000, 9_001_000]
+
+
+def feed(executor: Executor, batches: list[Batch]) -> list[bytes]:
+    return [executor.execute(executor.last_executed + 1, b).state_digest for b in batches]
+
+
+def workload(count: int) -> list[Batch]:
+    batches = [encode_batch(1000, b"s" * 16, [opening(ALICE, 7, 0), opening(BOB, 8, 0)])]
+    for i in range(1, count):
+        batches.append(
+            encode_batch(
+                1000 + i,
+                b"s" * 16,
+                [
+                    request(1 << 16, i, b"put %d" % (i % 17), b"log %d" % i, floor=max(0, i - 5)),
+                    request(1 << 16 | 1, i, b"context", b"raise value", floor=max(0, i - 9), client=BOB),
+                ],
+            )
+        )
+    return batches
+
+
+def test_digests_depend_on_what_was_executed_alone() -> None:
+    """Queries, answers and snapshots between batches leave no trace."""
+    batches = workload(30)
+    quiet, busy = Executor(group(), Probe), Executor(group(), Probe)
+    expected = feed(quiet, batches)
+    found = []
+    for b in batches:
+        found += feed(busy, [b])
+        busy.snapshot()
+        busy.query([b"log", b"write"], ALICE)
+        busy.answer(request(1 << 16, 1))
+    assert found == expected and len({d for d in expected if d}) == 7
+
+
+@pytest.mark.parametrize("cut", [1, 4, 17])
+def test_a_restored_executor_goes_on_as_the_original(cut: int) -> None:
+    """Digest, results and eviction order are those of the one that never stopped."""
+    batches = workload(30)
+    original = Executor(group(), Probe)
+    feed(original, batches[:cut])
+    snapshot = original.snapshot()
+    meta, chunks = snapshot.meta(), list(snapshot.chunks())
+    rest = feed(original, batches[cut:])
+    restored = Executor.restore(group(), Probe, meta, chunks)
+    assert restored.start().number == cut
+    assert feed(restored, batches[cut:]) == rest
+    assert restored.start() == original.start()
+
+
+def test_a_damaged_or_foreign_snapshot_is_refused() -> None:
+    original = Executor(group(), Probe)
+    feed(original, workload(10))
+    snapshot = original.snapshot()
+    chunks = list(snapshot.chunks())
+    changed = [c.replace(b"member/1", b"member/9") for c in chunks]
+    for meta, content in ((snapshot.meta(), changed), (snapshot.meta(), chunks[:-1]), (b"garbage", chunks)):
+        with pytest.raises(SnapshotError):
+            Executor.restore(group(), Probe, meta, content)
+    foreign = Group(b"d" * 32, "probe", group().replicas, group().clients, group().tunables)
+    with pytest.raises(SnapshotError, match="another cluster"):
+        Executor.restore(foreign, Probe, snapshot.meta(), chunks)
+
+
+@pytest.mark.slow
+@pytest.mark.scenario("D10")
+def test_digests_do_not_depend_on_the_hash_seed() -> None:
+    """Interpreters with different hash seeds agree."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_executor as t;"
+        "print([d.hex() for d in t.feed(t.Executor(t.group(), t.Probe), t.workload(40))])"
+    )
+    here = str(__import__("pathlib").Path(__file__).parent)
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code, here], env={"PYTHONHASHSEED": seed, "PATH": ""}, capture_output=True, check=True
+        ).stdout
+        for seed in ("0", "1", "77")
+    }
+    assert len(runs) == 1
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[tuple[int, int]]]:
+    pair = st.tuples(st.integers(1, 9), st.integers(0, 6))
+    return draw(st.lists(st.lists(pair, min_size=1, max_size=5), max_size=12))
+
+
+@given(histories())
+@settings(max_examples=150, deadline=None)
+def test_exactly_once_against_a_naive_table(history: list[list[tuple[int, int]]]) -> None:
+    """A set of executed ids and a floor, kept naively, agree with what executed."""
+    b = Bench(session_window=5)
+    s = b.open()
+    floor, done, expected = 0, set(), b""
+    for batch in history:
+        requests = []
+        for i, f in batch:
+            if f >= i:
+                continue
+            floor = max(floor, f)
+            if floor < i <= max(floor, f) + 5 and i not in done:
+                done.add(i)
+                expected += b"%d" % i
+            requests.append(request(s, i, b"log %d" % i, floor=f))
+        if requests:
+            b.run(*requests)
+    assert b.executor.query([b"log"], ALICE) == b.executor.query([b"log"], BOB)
+    assert decode_result(b.executor.query([b"log"], ALICE))[1] == ((0, expected or b"absent"),)
