@@ -6,13 +6,13 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trio
 
-from pbft.crypto import HandshakeConfig, PrivateKey, PublicKey, SigningIdentity
-from pbft.transport import Address, Hub, Limits, Link, MemoryNetwork
+from pbft.crypto import HandshakeConfig, Initiator, PrivateKey, PublicKey, Session, SigningIdentity
+from pbft.transport import Address, Hub, Limits, Link, MemoryNetwork, framing
 
 CLUSTER = b"transport tests"
 CLIENT = 1 << 63
@@ -86,6 +86,62 @@ class Recorder:
                     await self._changed.wait()
 
 
+class RawPeer:
+    """A peer that makes a proper handshake and is then free to misbehave, byte by byte."""
+
+    opened: ClassVar[list[trio.SocketStream]] = []
+
+    def __init__(self, stream: trio.SocketStream, session: Session) -> None:
+        self.opened.append(stream)
+        self.stream = stream
+        self.session = session
+        self._received = b""
+
+    @classmethod
+    async def connect(cls, address: Address, principal: int, expected: int, process: int = 0) -> RawPeer:
+        stream = await trio.open_tcp_stream(*address)
+        initiator = Initiator(handshake_of(principal, process), expected)
+        await stream.send_all(framing.plain_frame(framing.HANDSHAKE, initiator.hello()))
+        received = b""
+        while not isinstance(frame := framing.split_plain_frame(received), tuple):
+            received += await stream.receive_some()
+        third, session = initiator.receive(frame[1])
+        await stream.send_all(framing.plain_frame(framing.HANDSHAKE, third))
+        peer = cls(stream, session)
+        peer._received = frame[2]
+        return peer
+
+    def sealed(self, kind: int, body: bytes) -> bytes:
+        """The bytes of the next frame."""
+        header = framing.pack_header(len(body) + framing.LENGTH_BEYOND, kind)
+        return header + body + self.session.seal(header, body)
+
+    async def send(self, kind: int, body: bytes) -> None:
+        await self.stream.send_all(self.sealed(kind, body))
+
+    async def receive(self) -> tuple[int, bytes, bytes]:
+        """Kind, body and all bytes of the next frame; its tag is checked. EOFError at the end."""
+        while len(self._received) < 4 or len(self._received) < 4 + int.from_bytes(self._received[:4], "big"):
+            data = await self.stream.receive_some()
+            if not data:
+                raise EOFError
+            self._received += data
+        end = 4 + int.from_bytes(self._received[:4], "big")
+        frame, self._received = self._received[:end], self._received[end:]
+        header, body, tag = frame[:5], frame[5:-16], frame[-16:]
+        assert self.session.open(header, body, tag)
+        return header[4], body, frame
+
+    async def until_closed(self) -> None:
+        """Read until the hub closes the connection."""
+        with trio.fail_after(20):
+            try:
+                while await self.stream.receive_some():
+                    pass
+            except trio.BrokenResourceError:
+                return
+
+
 class World:
     """Starts and stops hubs of one kind, "tcp" or "memory"."""
 
@@ -118,9 +174,7 @@ class World:
     ) -> AsyncIterator[tuple[Any, Any]]:
         """Two hubs with a link that is up at both ends; the first one dials."""
         async with AsyncExitStack() as stack:
-            second = await stack.enter_async_context(
-                self.hub(who[1], right, listen=("127.0.0.1", 0), limits=limits)
-            )
+            second = await stack.enter_async_context(self.hub(who[1], right, listen=("127.0.0.1", 0), limits=limits))
             peers: dict[int, Address] = {who[1]: second.addresses[0]}
             first = await stack.enter_async_context(self.hub(who[0], left, peers=peers, limits=limits))
             await left.until(lambda: who[1] in first.connected())
@@ -156,3 +210,11 @@ def handshakes() -> Callable[..., HandshakeConfig]:
 @pytest.fixture
 def quick() -> Limits:
     return QUICK
+
+
+@pytest.fixture
+async def raw_peer() -> AsyncIterator[type[RawPeer]]:
+    RawPeer.opened = []
+    yield RawPeer
+    for stream in RawPeer.opened:
+        await trio.aclose_forcefully(stream)

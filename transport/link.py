@@ -1,0 +1,438 @@
+"""One authenticated TCP connection: frames in, queues out. No task of its own; the hub's sweep drives it.
+
+Rules of this file: never raises because of a peer; a frame that is refused ends the link, for its counter is
+of no use any more, and the dialing side comes back. This is the hot path: a small frame costs a few
+microseconds each way.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from pbft.crypto import MAC_SIZE, HandshakeConfig, HandshakeError, Session
+from pbft.transport import framing
+from pbft.transport.framing import (
+    BULK,
+    CONTROL,
+    GOODBYE,
+    HEADER_SIZE,
+    LENGTH_BEYOND,
+    MORE,
+    PING,
+    PONG,
+    REKEY,
+    Reassembly,
+    pack_header,
+    unpack_header,
+)
+from pbft.transport.interface import Receiver, is_client
+from pbft.transport.limits import Limits
+from pbft.transport.queues import SendQueue
+from pbft.transport.rekeying import LinkKeys
+from pbft.transport.statistics import LinkStatistics
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+_RTT_WEIGHT = 1 / 8
+"""Of a new round trip in the smoothed one. [RFC 6298]"""
+
+
+class LinkOwner(Protocol):
+    """What a link needs of its hub."""
+
+    limits: Limits
+    receiver: Receiver
+    handshake: HandshakeConfig
+    selector: selectors.DefaultSelector
+    now: float
+    clock: Callable[[], float]
+    read_buffer: memoryview
+    unflushed: list[TcpLink]
+
+    def close_link(self, link: TcpLink, reason: str) -> None:
+        """Take the link out of service."""
+
+    def refuse_link(self, link: TcpLink, kind: str, text: str = "") -> None:
+        """The peer sent what it must not: count, log, close."""
+
+    def confirm_link(self, link: TcpLink) -> None:
+        """The first frame arrived on a link that this side dialed."""
+
+    def message_too_long(self, principal: int, size: int) -> None:
+        """This side wants to send what no peer takes: count and log."""
+
+    def link_rekeyed(self, link: TcpLink) -> None:
+        """New keys are known on this link."""
+
+
+class TcpLink:
+    """See interface.Link. `is_up` is false before the other side confirmed the link, and after its end."""
+
+    __slots__ = (
+        "_buffer",
+        "_bulk",
+        "_bulk_parts",
+        "_control",
+        "_control_parts",
+        "_keys",
+        "_longest",
+        "_owner",
+        "_ping",
+        "_ping_sent_at",
+        "_pong",
+        "_progress_at",
+        "_rekey_is_answer",
+        "_rekey_message",
+        "_rest",
+        "_sock",
+        "_unflushed",
+        "_unsent",
+        "_urgent",
+        "created_at",
+        "dialed",
+        "incarnation",
+        "instance",
+        "is_open",
+        "is_up",
+        "last_received",
+        "principal",
+        "received_bytes",
+        "received_messages",
+        "rtt",
+        "sent_bytes",
+        "sent_messages",
+        "session",
+    )
+
+    def __init__(self, owner: LinkOwner, sock: socket.socket, session: Session, dialed: bool) -> None:
+        limits = owner.limits
+        self._owner = owner
+        self._sock = sock
+        self.session = session
+        self.principal = session.peer
+        self.instance = session.peer_instance
+        self.incarnation = session.peer_incarnation
+        self.dialed = dialed
+        self.is_open = True
+        self.is_up = False
+        self.rtt: float | None = None
+        self.created_at = self.last_received = owner.now
+        self.received_bytes = self.received_messages = self.sent_bytes = self.sent_messages = 0
+        client = is_client(self.principal)
+        self._buffer = owner.read_buffer[: limits.client_read_max_bytes] if client else owner.read_buffer
+        queue_bytes = limits.client_queue_max_bytes if client else limits.queue_max_bytes
+        queue_messages = limits.client_queue_max_messages if client else limits.queue_max_messages
+        self._control = SendQueue(queue_bytes, queue_messages, limits.message_max_bytes)
+        self._bulk = SendQueue(queue_bytes, queue_messages, limits.message_max_bytes)
+        self._control_parts = Reassembly(limits.message_max_bytes)
+        self._bulk_parts = Reassembly(limits.message_max_bytes)
+        self._longest = framing.LONGEST_CONFIRMING if dialed else framing.LONGEST_LINKED
+        self._rest = b""
+        self._unsent: memoryview | None = None
+        self._progress_at = owner.now
+        self._unflushed = False
+        # Pings, pongs and key refreshes go before everything else; at most one of each waits.
+        self._urgent = False
+        self._pong: bytes | None = None
+        self._ping: bytes | None = None
+        self._ping_sent_at: float | None = None
+        self._keys = LinkKeys(session, owner.handshake, limits, owner.now)
+        self._rekey_message: bytes | None = None
+        self._rekey_is_answer = False
+
+    # -- for everybody
+
+    def send(self, body: bytes, bulk: bool = False) -> None:
+        """See interface.Link."""
+        if self.is_up:
+            if not (self._bulk if bulk else self._control).push(body):
+                self._owner.message_too_long(self.principal, len(body))
+                return
+            if not self._unflushed:
+                self._unflushed = True
+                self._owner.unflushed.append(self)
+
+    def close(self, reason: str) -> None:
+        """See interface.Link."""
+        if self.is_open:
+            self.say_goodbye(reason)
+            self._owner.close_link(self, reason)
+
+    def statistics(self) -> LinkStatistics:
+        """See interface.Link."""
+        return LinkStatistics(
+            principal=self.principal,
+            instance=self.instance,
+            dialed=self.dialed,
+            seconds_up=self._owner.now - self.created_at,
+            rtt=self.rtt,
+            sent_messages=self.sent_messages,
+            sent_bytes=self.sent_bytes,
+            received_messages=self.received_messages,
+            received_bytes=self.received_bytes,
+            queued_bytes=self.queued_bytes,
+            dropped_control=self._control.dropped,
+            dropped_bulk=self._bulk.dropped,
+            key_refreshes=self._keys.refreshes,
+        )
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be sent."""
+        unsent = 0 if self._unsent is None else len(self._unsent)
+        return self._control.bytes + self._bulk.bytes + unsent
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that this link's traffic takes: what waits to be sent, and messages received in part."""
+        return self.queued_bytes + self._control_parts.bytes + self._bulk_parts.bytes
+
+    # -- receiving
+
+    def on_ready(self, mask: int) -> None:
+        """The selector says that the socket can be read or written."""
+        if mask & WRITE and self.is_open:
+            self._resume()
+        if mask & READ and self.is_open:
+            self._read()
+
+    def _read(self) -> None:
+        buffer = self._buffer
+        try:
+            count = self._sock.recv_into(buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._owner.close_link(self, f"connection lost: {error.strerror}")
+            return
+        if not count:
+            self._owner.close_link(self, "closed by the peer")
+            return
+        self.last_received = self._owner.now
+        self.received_bytes += count
+        self.feed(self._rest + buffer[:count])
+
+    def feed(self, data: bytes) -> None:
+        """Check and deliver all complete frames at the front of `data`; the rest is kept."""
+        position, end = 0, len(data)
+        is_next = self.session.open
+        deliver = self._owner.receiver.on_message
+        parts = self._control_parts
+        longest = self._longest
+        while end - position >= HEADER_SIZE:
+            length, kind = unpack_header(data, position)
+            if not LENGTH_BEYOND <= length <= longest[kind]:
+                self._refuse_header(kind)
+                return
+            stop = position + 4 + length
+            if stop > end:
+                break
+            start, tag = position + HEADER_SIZE, stop - MAC_SIZE
+            body = data[start:tag]
+            if not is_next(data[position:start], body, data[tag:stop]):
+                self._owner.refuse_link(self, "bad-mac", "a frame that is forged, altered or out of order")
+                return
+            position = stop
+            if kind == CONTROL and not parts.bytes:
+                self.received_messages += 1
+                deliver(self, body)
+            else:
+                self._take_other(kind, body)
+                longest = self._longest
+            if not self.is_open:
+                return
+        self._rest = data[position:]
+
+    def _refuse_header(self, kind: int) -> None:
+        if kind == framing.REFUSAL and self._longest is framing.LONGEST_CONFIRMING:
+            # Without a tag, so all that follows from it is what a reset of the connection could do as well.
+            self._owner.close_link(self, "the peer refused the last message of the handshake")
+        elif self._longest[kind]:
+            self._owner.refuse_link(self, "bad-length", "a frame of a length that its kind cannot have")
+        else:
+            self._owner.refuse_link(self, "bad-kind", "a frame of a kind that does not belong here")
+
+    def _take_other(self, kind: int, body: bytes) -> None:
+        if kind in (CONTROL, BULK):
+            parts = self._control_parts if kind == CONTROL else self._bulk_parts
+            message = parts.finish(body)
+            if message is None:
+                self._owner.refuse_link(self, "too-long", "a message longer than message_max_bytes")
+            else:
+                self.received_messages += 1
+                self._owner.receiver.on_message(self, message)
+        elif kind & MORE:
+            parts = self._control_parts if kind == CONTROL | MORE else self._bulk_parts
+            if not parts.add(body):
+                self._owner.refuse_link(self, "too-long", "a message longer than message_max_bytes")
+        elif kind == REKEY:
+            self._take_rekey(body)
+        elif kind == GOODBYE:
+            text = "".join([c if " " <= c <= "~" else "?" for c in body.decode("latin-1")])
+            self._owner.close_link(self, f"the peer closed it: {text}")
+        elif len(body) != framing.PING_BYTES:
+            self._owner.refuse_link(self, "bad-length", "a heartbeat of another length")
+        elif kind == PING:
+            self._pong = body
+            self._be_urgent()
+            if not self.is_up:
+                self._owner.confirm_link(self)
+        elif self._ping_sent_at is not None and body == self._ping:
+            sample = max(0.0, self._owner.now - self._ping_sent_at)
+            self.rtt = sample if self.rtt is None else self.rtt + _RTT_WEIGHT * (sample - self.rtt)
+            self._ping = self._ping_sent_at = None
+
+    def come_up(self) -> None:
+        """From now on messages are taken and given."""
+        self.is_up = True
+        self._longest = framing.LONGEST_LINKED
+
+    # -- sending
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the socket takes it; the rest goes when it is writable."""
+        self._unflushed = False
+        if self._unsent is None and self.is_open:
+            self._pump()
+
+    def _be_urgent(self) -> None:
+        self._urgent = True
+        if not self._unflushed:
+            self._unflushed = True
+            self._owner.unflushed.append(self)
+
+    def _pump(self) -> None:
+        while data := self._gather():
+            try:
+                count = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                count = 0
+            except OSError as error:
+                self._owner.close_link(self, f"connection lost: {error.strerror}")
+                return
+            self.sent_bytes += count
+            if count < len(data):
+                self._unsent = memoryview(data)[count:]
+                self._progress_at = self._owner.now
+                self._owner.selector.modify(self._sock, READ | WRITE, self)
+                return
+
+    def _resume(self) -> None:
+        """Send the rest of what was sealed, then what else waits."""
+        rest = self._unsent
+        if rest is None:
+            return
+        try:
+            count = self._sock.send(rest)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._owner.close_link(self, f"connection lost: {error.strerror}")
+            return
+        self.sent_bytes += count
+        self._progress_at = self._owner.now
+        if count < len(rest):
+            self._unsent = rest[count:]
+            return
+        self._unsent = None
+        self._owner.selector.modify(self._sock, READ, self)
+        self._pump()
+
+    def _gather(self) -> bytes:
+        """The next bytes for the socket, sealed in the order in which they must leave."""
+        chunks: list[bytes | memoryview] = []
+        if self._urgent:
+            self._gather_urgent(chunks)
+        room = self._owner.limits.write_max_bytes
+        seal = self.session.seal
+        for queue, kind in ((self._control, CONTROL), (self._bulk, BULK)):
+            messages = queue.messages
+            while room > 0 and (messages or queue.partial is not None):
+                body, goes_on = queue.take()
+                size = len(body)
+                if goes_on:
+                    header = pack_header(size + LENGTH_BEYOND, kind | MORE)
+                else:
+                    header = pack_header(size + LENGTH_BEYOND, kind)
+                    self.sent_messages += 1
+                chunks += (header, body, seal(header, body))
+                room -= size
+        return b"".join(chunks)
+
+    def _gather_urgent(self, chunks: list[bytes | memoryview]) -> None:
+        self._urgent = False
+        if self._ping is not None and self._ping_sent_at is None:
+            self._ping_sent_at = self._owner.clock()
+            chunks += self._sealed(PING, self._ping)
+        if self._pong is not None:
+            chunks += self._sealed(PONG, self._pong)
+            self._pong = None
+        if self._rekey_message is not None:
+            chunks += self._sealed(REKEY, self._rekey_message)
+            self._rekey_message = None
+            if self._rekey_is_answer:
+                self._keys.answer_sealed()
+
+    def _sealed(self, kind: int, body: bytes) -> tuple[bytes, bytes, bytes]:
+        header = pack_header(len(body) + LENGTH_BEYOND, kind)
+        return header, body, self.session.seal(header, body)
+
+    # -- life
+
+    def ping(self, nonce: bytes) -> None:
+        """Send a heartbeat, unless one is on its way. The nonce is unpredictable, or it could be answered early."""
+        if self._ping is None:
+            self._ping = nonce
+            self._be_urgent()
+
+    def ailment(self, now: float) -> str | None:
+        """Why this link should be given up, None if it is well."""
+        limits = self._owner.limits
+        if now - self.last_received > limits.dead_after:
+            return f"nothing arrived for {limits.dead_after:g} s"
+        if self._unsent is not None and now - self._progress_at > limits.stalled_after:
+            return f"the peer took nothing for {limits.stalled_after:g} s"
+        if self._keys.is_stuck(now):
+            return "a key refresh was not completed"
+        if not self.is_up and now - self.created_at > limits.handshake_timeout:
+            return "the peer did not confirm the link"
+        return None
+
+    def say_goodbye(self, reason: str) -> None:
+        """Tell the peer why, if the socket takes it at once."""
+        if self._unsent is None and self.is_open:
+            text = reason.encode("ascii", "replace")[: framing.GOODBYE_MAX_BYTES]
+            try:
+                self._sock.send(b"".join(self._sealed(GOODBYE, text)))
+            except OSError:
+                return  # it is being closed anyway
+
+    def shut(self) -> None:
+        """Close the socket and drop what waits. For the hub alone, who knows what else has to happen."""
+        self.is_open = self.is_up = False
+        self._owner.selector.unregister(self._sock)
+        self._sock.close()
+        self._control.clear()
+        self._bulk.clear()
+        self._unsent = None
+        self._rest = b""
+
+    def rekey_if_due(self, now: float) -> None:
+        """Start a key refresh if this side dialed and the keys have been used for long enough."""
+        if self.dialed and (offer := self._keys.offer_if_due(now)) is not None:
+            self._rekey_message, self._rekey_is_answer = offer, False
+            self._be_urgent()
+
+    def _take_rekey(self, body: bytes) -> None:
+        try:
+            answer = self._keys.take(body, self._owner.now)
+        except HandshakeError as error:
+            self._owner.refuse_link(self, f"rekey-{error.kind}", error.text)
+            return
+        if answer is not None:
+            self._rekey_message, self._rekey_is_answer = answer, True
+            self._be_urgent()
+            self._owner.link_rekeyed(self)
