@@ -9,7 +9,7 @@ takes; if the sum differs from what arrived, something was encoded the long way 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import cbor2
 
@@ -47,11 +47,11 @@ def uint(maximum: int = (1 << 64) - 1, minimum: int = 0) -> Check:
             raise CodecError("type", f"expected a whole number, found {type(value).__name__}")
         if value < 24:
             if value < minimum:
-                raise CodecError("range", f"{value} is below {minimum}")
+                raise CodecError("range", f"a number is below {minimum}")
             if value <= maximum:
                 return 1
         if value > maximum or value < minimum:
-            raise CodecError("range", f"{value} lies outside {minimum}..{maximum}")
+            raise CodecError("range", f"a number lies outside {minimum}..{maximum}")
         return head_size(value)
 
     return check
@@ -122,6 +122,32 @@ def row(*items: Check) -> Check:
     return check
 
 
+class _NoTags(dict[int, Any]):
+    """Claims a decoder for every tag. An empty mapping would leave the library's own ones in place, which compile
+    regular expressions, parse mail, build unbounded whole numbers and look through references."""
+
+    def get(self, key: int, default: Any = None) -> Any:
+        return self._refuse
+
+    def __getitem__(self, key: int) -> Any:
+        return self._refuse
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    @staticmethod
+    def _refuse(decoder: Any) -> Any:
+        raise CodecError("tag", "a tag has no meaning here")
+
+
+_NO_TAGS = _NoTags()
+
+
+def _no_maps(found: object, immutable: bool = True) -> NoReturn:
+    """No message holds a map; refused at the first one, since an empty map takes 100 times its size in memory."""
+    raise CodecError("cbor", "maps are not allowed")
+
+
 def loads(data: bytes) -> Any:
     """One CBOR value; raises `CodecError` for everything that is not plain CBOR of bounded depth and size."""
     if len(data) > MAX_MESSAGE_BYTES:
@@ -133,13 +159,12 @@ def loads(data: bytes) -> Any:
             allow_indefinite=False,
             allow_duplicate_keys=False,
             immutable=True,
-            semantic_decoders={},
+            semantic_decoders=_NO_TAGS,
+            object_hook=_no_maps,
         )
     except CodecError:
         raise
-    except (
-        Exception
-    ) as error:  # the library documents CBORDecodeError; hostile input must not find the exception it forgot
+    except Exception as error:  # it documents CBORDecodeError; hostile input must not find the one it forgot
         raise CodecError("cbor", str(error)[:120]) from None
 
 

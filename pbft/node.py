@@ -30,6 +30,7 @@ from pbft.executor_thread import ExecutorThread
 from pbft.host import Host, Ports
 from pbft.messages import Body, Message, Reply, Stable, encode
 from pbft.misbehaviour import MISBEHAVIOURS, Misbehaviour
+from pbft.protocol.core import Refused
 from pbft.protocol.effects import ALL, Evidence
 from pbft.startup import Started, start_replica
 from pbft.transport import Hub, Limits, Link
@@ -244,6 +245,8 @@ class Node:
     def _log_refusals(self, now: float) -> None:
         for (sender, reason), count in self.host.replica.core.refused.items():
             when, logged = self._logged.get((sender, reason), (-_LOG_AGAIN, 0))
+            if reason == Refused.BELOW_WINDOW:
+                continue  # a vote that came after the certificate was complete: the normal case
             if count > logged and now - when >= _LOG_AGAIN:
                 log.info("replica %d: refused %d from %d: %s", self._me, count - logged, sender, reason)
                 self._logged[sender, reason] = (now, count)

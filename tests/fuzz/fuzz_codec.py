@@ -1,0 +1,480 @@
+"""Coverage-guided fuzzing of everything that reads bytes of a peer: codec, batches, results, `Inbound.receive`.
+
+    python tests/fuzz/fuzz_codec.py --seconds 60 [--seed N]
+
+An input is a short play: who sends which bytes, when the disk is done, when time passes. It is given to a replica of a
+group of four, once as backup and once as primary, with K = 2 so that checkpoints and the window are in reach. Inputs
+that reach new lines of code are kept and varied further. A finding is any exception, any broken invariant, any message
+that decodes and does not encode to the same bytes, and any message sent that does not decode. Senders may be more than
+f at once: what is tried is that a replica stays sane, not that the group agrees. Exit code 1 if there are findings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from types import CodeType, FrameType
+from typing import Any
+
+import cbor2
+
+from pbft.batch import (
+    ClientRequest,
+    Kind,
+    decode_batch,
+    decode_result,
+    encode_batch,
+    encode_done,
+    open_body,
+    operations_body,
+    result_digest,
+)
+from pbft.codec import CodecError
+from pbft.config import CLIENT_PRINCIPAL, Group, Tunables, is_client
+from pbft.crypto.digests import digest
+from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Result
+from pbft.messages import (
+    Body,
+    Checkpoint,
+    Commit,
+    Committed,
+    Fetch,
+    Message,
+    Nack,
+    Position,
+    Prepare,
+    PrePrepare,
+    Refusal,
+    Reply,
+    Request,
+    Stable,
+    Status,
+    decode,
+    encode,
+)
+from pbft.protocol.core import Refused
+from pbft.protocol.inbound import Inbound
+from pbft.protocol.records import decode_record, encode_record
+from pbft.protocol.replica import Replica
+
+Step = tuple[int, bytes]
+"""(sender, message), or (TICK | DISK, b"")."""
+Play = list[Step]
+TICK, DISK = -1, -2
+ALICE, BOB = CLIENT_PRINCIPAL + 1, CLIENT_PRINCIPAL + 2
+SENDERS = (0, 1, 2, 3, ALICE, BOB)
+WALL = 1_700_000_000_000_000
+GROUP = Group(
+    cluster=b"c" * 32,
+    app="fuzz",
+    replicas=tuple(bytes([i]) * 32 for i in range(4)),
+    clients={ALICE: b"a" * 32, BOB: b"b" * 32},
+    tunables=Tunables(checkpoint_interval=2, log_window=4, pending_per_client=4, pending_total=6),
+)
+
+
+# ---- the world around the replica
+
+
+def state_digest(number: int) -> bytes:
+    """What every correct replica of this world has at a checkpoint."""
+    return digest(b"fuzz-state", number.to_bytes(8, "big"))
+
+
+def seal(checkpoint: Checkpoint) -> bytes:
+    """Stands for a signature: only the fields themselves give it."""
+    return blake2b(checkpoint.signed_body(GROUP.cluster, 0), digest_size=32).digest() * 5
+
+
+class FakeAuthentication:
+    """Requests whose authenticator begins with 0 or 1 are authentic. A CHECKPOINT is if its seal fits, or if it is of
+    replica 3, which signs anything."""
+
+    def request_is_authentic(self, request: ClientRequest) -> bool:
+        return request.authenticator[:1] in (b"\x00", b"\x01")
+
+    def checkpoint_is_authentic(self, checkpoint: Checkpoint) -> bool:
+        return checkpoint.sender == 3 or checkpoint.seal == seal(checkpoint)
+
+
+class World:
+    """One replica with a disk and an executor that answer when the play says so."""
+
+    def __init__(self, me: int) -> None:
+        self.me = me
+        self.replica = Replica(GROUP, me, lambda body: blake2b(body, digest_size=32).digest() * 5, b"secret")
+        self.inbound = Inbound(self.replica, FakeAuthentication())
+        self.now = 0.0
+        self.counts: dict[int, int] = {}
+        self.sessions: dict[int, int] = {}
+        self.replica.set_time(0.0, WALL)
+        self.replica.start(0, 1, ExecutionStart(0, bytes(32), (), ()))
+        self.settle()
+
+    def step(self, sender: int, body: bytes) -> None:
+        """One event of the play, and all that follows from it."""
+        if sender == TICK:
+            self.now += 0.3
+            self.replica.set_time(self.now, WALL + int(self.now * 1e6))
+            self.replica.on_tick()
+        elif sender == DISK:
+            self.replica.on_durable(self.replica.core.outbox.position)
+        elif sender != self.me:
+            check_bytes(body)
+            answer = self.inbound.receive(sender, body)
+            assert answer is None or type(answer) is Refused, f"receive returned {answer!r}"
+        self.settle()
+
+    def settle(self) -> None:
+        """Carry out effects until there are none, then look at the invariants."""
+        replica = self.replica
+        for _ in range(100):
+            replica.finish()
+            effects = replica.take_effects()
+            for record in effects.records:
+                assert decode_record(encode_record(record)) == record, f"{record!r} does not survive the log"
+            for send in effects.sends:
+                assert send.position <= replica.core.outbox.durable, f"{send!r} said before durable"
+                assert decode(encode(send.message)) == send.message, f"{send.message!r} does not decode"
+            for number, batch in effects.execute:
+                replica.on_executed(self.execute(number, batch))
+            for request in effects.answers:
+                replica.on_answered(self.result(request, request.session, b"again"))
+            for number in effects.stable:
+                replica.on_checkpoint_durable(number)
+            replica.check_invariants()
+            if not (effects.execute or effects.answers or effects.stable):
+                break
+        else:
+            raise AssertionError("the effects of one event never end")
+        assert len(replica.core.refused) <= (len(SENDERS)) * len(Refused), "counters of refusals grow"
+        replica.status()
+
+    def execute(self, number: int, batch: Any) -> Executed:
+        """A session table of the simplest kind."""
+        results: list[Result] = []
+        changes: list[Opened | Done] = []
+        for position, request in enumerate(batch.requests):
+            session = request.session
+            if request.kind is Kind.OPEN:
+                if self.counts.get(request.client, 0) == request.floor:
+                    session = number << 16 | position
+                    self.counts[request.client] = request.floor + 1
+                    self.sessions[session] = request.client
+                    changes.append(Opened(request.client, session, request.floor + 1, 0))
+            elif self.sessions.get(session) == request.client:
+                changes.append(Done(request.client, session, request.id, request.floor))
+            results.append(self.result(request, session, bytes(200)))
+        at_checkpoint = number % GROUP.tunables.checkpoint_interval == 0
+        done = state_digest(number) if at_checkpoint else b""
+        return Executed(number, batch.digest, tuple(results), tuple(changes), done)
+
+    def result(self, request: ClientRequest, session: int, text: bytes) -> Result:
+        """The row of a reply."""
+        result = encode_done([(0, text)])
+        return Result(
+            request.client, session, request.id, request.digest, request.replier, result_digest(result), result
+        )
+
+
+def check_bytes(body: bytes) -> None:
+    """Each parser by itself: a value that encodes to exactly these bytes, or CodecError."""
+    with suppress(CodecError):
+        message = decode(body)
+        assert encode(message) == body, "a message that does not encode to its bytes"
+        if isinstance(message, PrePrepare | Body):
+            check_batch(message.batch)
+        if isinstance(message, Request):
+            assert ClientRequest(message.body, message.authenticator).message() == message
+    check_batch(body)
+    for parse in (decode_result, lambda data: ClientRequest(data, b"")):
+        with suppress(CodecError):
+            parse(body)
+    with suppress(CodecError):
+        assert encode_record(decode_record(body)) == body, "a record that does not encode to its bytes"
+
+
+def check_batch(data: bytes) -> None:
+    """As `check_bytes`, for a batch."""
+    with suppress(CodecError):
+        batch = decode_batch(data)
+        again = encode_batch(batch.time, batch.seed, batch.requests).encoded if batch.requests else b""
+        assert again == data, "a batch that does not encode to its bytes"
+
+
+def play(steps: Play) -> None:
+    """Give the input to a backup and to the primary. Whatever is raised is a finding."""
+    for me in (1, 0):
+        world = World(me)
+        for sender, body in steps:
+            world.step(sender, body)
+
+
+# ---- inputs to begin with
+
+
+def seeds() -> list[Play]:
+    """Normal case, catching up, checkpoints, each message type, and a little of everything in one play."""
+    opens = [ClientRequest(open_body(c, 7, 0), b"\x00" + bytes(32)) for c in (ALICE, BOB)]
+    session = 1 << 16
+    calls = [ClientRequest(operations_body(ALICE, session, i, i - 1, 255, [b"op"]), b"\x01sig") for i in (1, 2, 3)]
+    doubtful = ClientRequest(operations_body(ALICE, session, 4, 0, 0, [b"", b"x"]), b"\x05")
+    batches = [
+        encode_batch(WALL, bytes([n]) * 16, rs) for n, rs in enumerate([opens, calls[:1], calls[1:], [doubtful]])
+    ]
+
+    def vote(number: int) -> Play:
+        b = batches[number - 1]
+        return [
+            (0, encode(PrePrepare(0, number, b.digest, b.encoded))),
+            *((i, encode(Prepare(0, number, b.digest))) for i in (1, 2, 3)),
+            (DISK, b""),
+            *((i, encode(Commit(0, number, b.digest))) for i in (0, 2, 3)),
+            (DISK, b""),
+        ]
+
+    checkpoints = []
+    for number in (2, 4):
+        for i in (0, 2, 3):
+            bare = Checkpoint(i, 0, number, state_digest(number), 1, 5, bytes(160))
+            checkpoints.append(bare._replace(seal=seal(bare)))
+    votes = [(c.sender, encode(c)) for c in checkpoints]
+    digests = tuple(b.digest for b in batches)
+    learn: Play = [
+        *((i, encode(Committed(1, digests))) for i in (2, 3)),
+        *((2, encode(Body(n, b.digest, b.encoded))) for n, b in enumerate(batches, 1)),
+        (DISK, b""),
+    ]
+    each: list[Message] = [
+        calls[0].message(), opens[0].message(), doubtful.message(), Status(0, 0, 0, 1, b"\x01", b""),
+        Status(0, 2, 2, 1, b"", b"\xff" * 20), Fetch(tuple(enumerate(digests, 1))), Nack(1, ALICE, calls[0].digest),
+        Stable(tuple(checkpoints[:3])), Stable(tuple(checkpoints[3:])), Reply(0, 1, ((1, False, bytes(32), b""),)),
+        Refusal(0, 1, 1, "busy"), Position(2, 0, 1, 5, 9, bytes(160)),
+    ]  # fmt: skip
+    single: list[Play] = [[(sender, encode(m)), (DISK, b""), (TICK, b"")] for m in each for sender in (2, ALICE)]
+    normal = [*vote(1), *vote(2), *votes[:3], *vote(3), (TICK, b""), *vote(4), *votes[3:], (DISK, b""), (TICK, b"")]
+    client: Play = [(ALICE, encode(r.message())) for r in (opens[0], *calls)] + [(TICK, b""), (DISK, b"")]
+    return [normal, learn, learn + votes, client, client + normal, *single, [(0, b""), (2, b"\xff")]]
+
+
+# ---- variation
+
+INTERESTING = [0, 1, 2, 3, 4, 5, 6, 7, 8, 23, 24, 255, 256, 65535, 65536, (1 << 32) - 1, 1 << 32, (1 << 63),
+               (1 << 64) - 1, 1 << 64, 1 << 20_000, -1]  # fmt: skip
+ODD: list[Any] = [True, False, None, 1.0, float("nan"), "", "x", b"", b"\x00" * 32, (), {}, cbor2.undefined, [[[]]]]
+RAW = [b"\xc2\x41\x01", b"\xd9\xd9\xf7", b"\xd8\x1c", b"\xd8\x1d\x00", b"\x9f", b"\xff", b"\x9b" + b"\xff" * 8,
+       b"\x5b" + b"\xff" * 8, b"\x81" * 20, b"\xd8\x23\x61a", b"\x18\x00", b"\xf6"]  # fmt: skip
+
+
+class Mutator:
+    """Varies plays, messages and bytes; structure first, since bytes at random rarely get past the codec."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    def play(self, corpus: list[Play]) -> Play:
+        """A variation of one play of the corpus."""
+        rng = self.rng
+        steps = list(rng.choice(corpus))
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            at = rng.randrange(len(steps) + 1)
+            what = rng.randrange(8)
+            if what == 0:
+                steps[at:at] = rng.choice(corpus)[: rng.randrange(1, 8)]
+            elif what == 1:
+                steps.insert(at, (rng.choice((TICK, DISK)), b""))
+            elif at == len(steps):
+                steps.append((rng.choice(SENDERS), rng.randbytes(rng.randrange(40))))
+            elif what == 2:
+                del steps[at : at + rng.randrange(1, 4)]
+            elif what == 3:
+                steps[at] = (rng.choice(SENDERS), steps[at][1])
+            elif what == 4:
+                steps.insert(rng.randrange(len(steps) + 1), steps[at])
+            else:
+                steps[at] = (steps[at][0], self.message(steps[at][1]))
+        return steps[:60] or [(TICK, b"")]
+
+    def message(self, body: bytes) -> bytes:
+        """A message with something else in it."""
+        if self.rng.random() < 0.7:
+            with suppress(Exception):  # what is no CBOR, or cannot be written as such, is varied as bytes
+                return cbor2.dumps(self.value(cbor2.loads(body)))
+        return self.bytes(body)
+
+    def value(self, value: Any) -> Any:
+        """A value with one part of it changed."""
+        rng = self.rng
+        if isinstance(value, list) and value and rng.random() < 0.9:
+            at = rng.randrange(len(value))
+            what = rng.randrange(12)
+            if what == 0:
+                return value[:at] + value[at + 1 :]
+            if what == 1:
+                return value[:at] + [value[at]] * rng.choice((2, 3, 300)) + value[at + 1 :]
+            return [*value[:at], self.value(value[at]), *value[at + 1 :]]
+        if rng.random() < 0.1:
+            return rng.choice(ODD)
+        if type(value) is int:
+            near = value + rng.choice((-1, 1, 2, -2, 4))
+            return near if rng.random() < 0.6 else rng.choice(INTERESTING)
+        if type(value) is bytes:
+            return self.message(value) if rng.random() < 0.3 else self.bytes(value)
+        return rng.choice(ODD)
+
+    def bytes(self, data: bytes) -> bytes:
+        """Bytes with a few changed, cut out or put in."""
+        rng = self.rng
+        at = rng.randrange(len(data) + 1)
+        what = rng.randrange(5)
+        if what == 0:
+            return data[:at]
+        if what == 1:
+            return data[:at] + rng.choice(RAW) + data[at + rng.randrange(3) :]
+        if what == 2:
+            return data[:at] + data[at + rng.randrange(1, 9) :]
+        if what == 3:
+            return data[:at] + rng.randbytes(rng.randrange(1, 9)) + data[at:]
+        return data[:at] + rng.randbytes(1) + data[at + 1 :]
+
+
+# ---- coverage
+
+
+class Coverage:
+    """Lines of `pbft` that were reached; on Python 3.12 by `sys.monitoring`, before that by `sys.settrace`."""
+
+    def __init__(self) -> None:
+        self.points: set[tuple[CodeType, int]] = set()
+        self._left: dict[CodeType, set[int]] = {}
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Collect while inside."""
+        if sys.version_info >= (3, 12):
+            with self._monitored():
+                yield
+            return
+        before = sys.gettrace()
+        sys.settrace(self._call)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    @contextmanager
+    def _monitored(self) -> Iterator[None]:
+        monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+        tool = 4
+
+        def line(code: CodeType, number: int) -> Any:
+            if self._is_ours(code):
+                self.points.add((code, number))
+            return monitoring.DISABLE  # each line is of interest once; afterwards it costs nothing
+
+        monitoring.use_tool_id(tool, "fuzz")
+        try:
+            monitoring.register_callback(tool, monitoring.events.LINE, line)
+            monitoring.set_events(tool, monitoring.events.LINE)
+            yield
+        finally:
+            monitoring.set_events(tool, 0)
+            monitoring.free_tool_id(tool)
+
+    @staticmethod
+    def _is_ours(code: CodeType) -> bool:
+        return "pbft" in code.co_filename and __file__ != code.co_filename
+
+    def _call(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
+        code = frame.f_code
+        left = self._left.get(code)
+        if left is None:
+            ours = self._is_ours(code)
+            left = self._left[code] = {n for _, _, n in code.co_lines() if n} if ours else set()
+            left.discard(code.co_firstlineno)
+        return self._line if left else None  # a function whose lines were all seen is not traced any more
+
+    def _line(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+        if event == "line":
+            self.points.add((frame.f_code, frame.f_lineno))
+            self._left[frame.f_code].discard(frame.f_lineno)
+        return self._line
+
+
+# ---- the search
+
+
+def where(error: BaseException) -> str:
+    """What kind of finding this is: type and place."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {last.name} at {last.filename}:{last.lineno}"
+
+
+def attempt(steps: Play) -> BaseException | None:
+    """What the play raises."""
+    try:
+        play(steps)
+    except Exception as error:
+        return error
+    return None
+
+
+def shrink(steps: Play, kind: str) -> Play:
+    """Leave out steps as long as the same finding remains."""
+    at = 0
+    while at < len(steps):
+        fewer = steps[:at] + steps[at + 1 :]
+        error = attempt(fewer)
+        if error is not None and where(error) == kind:
+            steps = fewer
+        else:
+            at += 1
+    return steps
+
+
+def fuzz(seconds: float, seed: int) -> tuple[int, int, int, dict[str, tuple[Play, str]]]:
+    """(executions, coverage points, plays kept, findings by kind)."""
+    mutator, coverage = Mutator(random.Random(seed)), Coverage()
+    corpus: list[Play] = []
+    findings: dict[str, tuple[Play, str]] = {}
+    waiting = seeds()
+    executions, deadline = 0, time.monotonic() + seconds
+    with coverage.watch():
+        while waiting or time.monotonic() < deadline:
+            steps = waiting.pop(0) if waiting else mutator.play(corpus)
+            known = len(coverage.points)
+            error = attempt(steps)
+            executions += 1
+            if error is not None:
+                kind = where(error)
+                if kind not in findings:
+                    findings[kind] = (shrink(steps, kind), "".join(traceback.format_exception(error)))
+            if len(coverage.points) > known or not corpus:
+                corpus.append(steps)
+    return executions, len(coverage.points), len(corpus), findings
+
+
+def main() -> int:
+    """Run for a while and say what was found."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    executions, points, kept, findings = fuzz(arguments.seconds, arguments.seed)
+    for kind, (steps, trace) in findings.items():
+        print(f"--- {kind}\n{trace}input, to be given to play():")
+        for sender, body in steps:
+            print(f"    ({sender if not is_client(sender) else hex(sender)}, bytes.fromhex({body.hex()!r})),")
+    print(f"seed {arguments.seed}: executions {executions}, coverage points {points}, corpus {kept}, ", end="")
+    print(f"findings {len(findings)}")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
