@@ -11,8 +11,9 @@ from pbft.protocol.core import Sign
 SEAL_DOMAIN = b"replica"
 _KEYS_PER_CLIENT = 64
 _KEY_LIFETIME = 24 * 3600.0
-_OVERLAP = 10.0
-"""Seconds for which requests made under the key of a link that has ended are still accepted (rule 1.18)."""
+_OVERLAP = 600.0
+"""Seconds for which requests made under the key of a link that has ended are still accepted (rule 1.18): long enough for
+a PRE-PREPARE that carries one to reach a backup which was cut off or down meanwhile."""
 
 
 class KeyAuthentication:
@@ -31,6 +32,10 @@ class KeyAuthentication:
     def add_key(self, client: int, key: AuthenticatorKey) -> None:
         """A link to a client is up, or has new keys."""
         self._ring.add(client, key, self.now + _KEY_LIFETIME)
+
+    def add_old_key(self, client: int, key: AuthenticatorKey) -> None:
+        """A key from before a restart, as the log has it."""
+        self._ring.add(client, key, self.now + _OVERLAP)
 
     def retire_key(self, client: int, key: AuthenticatorKey) -> None:
         """The link is over; requests it authenticated may still be in flight, relayed by others."""

@@ -241,7 +241,7 @@ _RESULTS = {
 
 def encode_done(outcomes: Sequence[tuple[int, bytes]]) -> bytes:
     """Result of an executed request: (outcome, bytes) per operation."""
-    return dumps((int(Answer.DONE), tuple((int(o), b) for o, b in outcomes)))
+    return dumps((0, tuple(outcomes)))
 
 
 def encode_answer(answer: Answer, value: int) -> bytes:

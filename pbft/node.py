@@ -24,7 +24,7 @@ from pbft.authentication import KeyAuthentication, signer
 from pbft.batch import ClientRequest
 from pbft.config import is_client
 from pbft.config_file import Address, ClusterConfig
-from pbft.crypto import HandshakeConfig, PrivateKey, PublicKey, SigningIdentity, read_private_key
+from pbft.crypto import AuthenticatorKey, HandshakeConfig, PrivateKey, PublicKey, SigningIdentity, read_private_key
 from pbft.execution.results import Executed
 from pbft.executor_thread import ExecutorThread
 from pbft.host import Host, Ports
@@ -76,6 +76,10 @@ class Node:
         self._token = token
         self._birth = time.monotonic()
         self._authentication = KeyAuthentication(group, me)
+        self._authentication.now = self._birth
+        for client, old in started.replica.core.log.client_keys.items():
+            for key_id, raw in old.items():
+                self._authentication.add_old_key(client, AuthenticatorKey(key_id, raw))
         self._executor = ExecutorThread(started.executor, group.tunables.checkpoint_interval, self.wake)
         self._routes: dict[tuple[int, int], Link] = {}
         self._checkpoint_due = self._birth + group.tunables.durable_checkpoint_interval
@@ -142,16 +146,21 @@ class Node:
     def on_link_up(self, link: Link) -> None:
         """A replica is told what is missing here; a client's key is taken into the ring."""
         if is_client(link.principal):
-            self._authentication.add_key(link.principal, link.session.newest_authenticator_key)
+            self._add_key(link)
         else:
             self.host.replica.on_peer_up(link.principal)
 
     def on_link_rekeyed(self, link: Link) -> None:
         """The link has new keys."""
         if is_client(link.principal):
-            self._authentication.add_key(link.principal, link.session.newest_authenticator_key)
+            self._add_key(link)
         else:
             self.host.replica.on_keys_ended(link.principal)
+
+    def _add_key(self, link: Link) -> None:
+        key = link.session.newest_authenticator_key
+        self._authentication.add_key(link.principal, key)
+        self.host.replica.on_client_key(link.principal, key.key_id, key.key)
 
     def on_link_down(self, link: Link, reason: str) -> None:
         """Requests that the link authenticated stay valid for a moment: others may relay them still (rule 1.18)."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 
-from pbft.application import Application, Context
+from pbft.application import Application
 from pbft.batch import (
+    SEED_SIZE,
     Answer,
     Batch,
     ClientRequest,
@@ -20,6 +21,7 @@ from pbft.batch import (
     encode_done,
     result_digest,
 )
+from pbft.codec import CodecError
 from pbft.config import PROTOCOL_VERSION, Group
 from pbft.crypto.digests import digest
 from pbft.execution.operations import Operations
@@ -54,10 +56,19 @@ class Executor:
         self.history = history or digest(b"history", group.cluster)
         self._time = int.from_bytes(self._system.get(b"time", b""), "big")
         self._written_time = self._time
-        self._sessions = Sessions(group.tunables, self._session_state)
+        tunables = group.tunables
+        self._interval = tunables.checkpoint_interval
+        self._window = tunables.session_window
+        self._cache_bytes = tunables.result_cache_bytes
+        try:
+            self._sessions = Sessions(tunables, self._session_state)
+        except CodecError as error:
+            raise SnapshotError(f"the session table of the stored state {number} cannot be read: {error}") from error
         self._application = application(self._app_state)
         self._application.load()
-        self._operations = Operations(self._application, self._app_state, group.tunables.result_max_bytes)
+        self._operations = Operations(self._application, self._app_state, tunables.result_max_bytes)
+        self._snapshot: ExecutionSnapshot | None = None
+        """That of `last_executed`, once it was asked for."""
 
     def _write_genesis(self) -> None:
         group, system = self._group, self._system
@@ -76,10 +87,14 @@ class Executor:
     # ---- executing
 
     def execute(self, number: int, batch: Batch) -> Executed:
-        """Execute the batch of the next number. Raises ExecutionError if it is not the next; never for what a client
-        or an application did."""
+        """Execute the batch of the next number.
+
+        Never raises for what a client or an operation did. Raises ExecutionError if it is not the next number; at a
+        multiple of K whatever `Application.save` raises, since there is no digest to vote for then.
+        """
         if number != self.last_executed + 1:
             raise ExecutionError(f"batch {number} does not follow batch {self.last_executed}")
+        self._snapshot = None
         if batch.time > self._time:  # a view change may bring back an older time; NULL carries none (rule 1.14)
             self._time = batch.time
         results: list[Result] = []
@@ -94,17 +109,13 @@ class Executor:
             results.append(_answered(request, result))
         self.last_executed = number
         self.history = digest(b"history", self.history + batch.digest)
-        state_digest = b""
-        if number % self._group.tunables.checkpoint_interval == 0:
-            state_digest = self.snapshot().digest
+        state_digest = b"" if number % self._interval else self.snapshot().digest
         return Executed(number, batch.digest, tuple(results), tuple(changes), state_digest)
 
     def _open(self, number: int, position: int, request: ClientRequest, changes: list[Opened | Done]) -> bytes:
         known = self._opening_answer(request)
         if known is not None:
             return known
-        if request.client not in self._group.clients:
-            return encode_answer(Answer.UNKNOWN_SESSION, 0)
         session, evicted = self._sessions.open(number << 16 | position, request, number)
         changes.append(Opened(request.client, session.number, request.floor + 1, evicted))
         return encode_answer(Answer.OPENED, session.number)
@@ -112,30 +123,25 @@ class Executor:
     def _run(
         self, number: int, position: int, request: ClientRequest, seed: bytes, changes: list[Opened | Done]
     ) -> bytes:
-        session = self._sessions.find(request.session, request.client)
+        client, request_id = request.client, request.id
+        session = self._sessions.find(request.session, client)
         if session is None:
             return encode_answer(Answer.UNKNOWN_SESSION, request.session)
-        before = session.floor
-        session.raise_floor(request.floor)  # before ids are judged
-        if session.floor != before:
-            self._sessions.touch(session)
+        rises = request.floor > session.floor
+        if rises:  # before ids are judged
+            session.raise_floor(request.floor)
         known = self._known(session, request)
         if known is not None:
-            if session.floor != before:
-                changes.append(Done(request.client, session.number, 0, session.floor))
+            if rises:
+                self._sessions.touch(session)
+                changes.append(Done(client, session.number, 0, session.floor))
             return known
-        run = self._operations.query if request.kind is Kind.QUERIES else self._operations.execute
-        client, time = request.client, self._time
-        result = encode_done(
-            [
-                run(operation, Context(number, position + i, client, time, seed))
-                for i, operation in enumerate(request.operations)
-            ]
-        )
-        session.remember(request.id, result, self._group.tunables.result_cache_bytes)
+        run = self._operations.execute if request.kind is Kind.OPERATIONS else self._operations.query
+        result = encode_done(run(request.operations, number, position, client, self._time, seed))
+        session.remember(request_id, result, self._cache_bytes)
         session.used = number
         self._sessions.touch(session)
-        changes.append(Done(client, session.number, request.id, session.floor))
+        changes.append(Done(client, session.number, request_id, session.floor))
         return result
 
     # ---- answering without executing
@@ -144,6 +150,8 @@ class Executor:
         """What the table says of a request, if it would not execute any more; None if it would, or if this replica has
         not executed far enough to know."""
         if request.kind is Kind.OPEN:
+            if request.client in self._group.clients and request.floor > self._sessions.count(request.client):
+                return None  # the sessions before it may have been opened where this replica has not executed yet
             known = self._opening_answer(request)
         else:
             session = self._sessions.find(request.session, request.client)
@@ -156,6 +164,9 @@ class Executor:
         return None if known is None else _answered(request, known)
 
     def _opening_answer(self, request: ClientRequest) -> bytes | None:
+        """The answer to an OPEN that does not execute."""
+        if request.client not in self._group.clients:
+            return encode_answer(Answer.UNKNOWN_SESSION, 0)
         count = self._sessions.count(request.client)
         if request.floor == count:
             return None
@@ -166,22 +177,21 @@ class Executor:
 
     def _known(self, session: Session, request: ClientRequest) -> bytes | None:
         """The answer to a request that does not execute: done, too old, or beyond the window."""
-        floor = max(session.floor, request.floor)
-        if request.id <= session.floor:
-            return encode_answer(Answer.TOO_OLD, session.floor)
-        result = session.results.get(request.id)
+        request_id, floor = request.id, session.floor
+        if request_id <= floor:
+            return encode_answer(Answer.TOO_OLD, floor)
+        result = session.results.get(request_id)
         if result is not None:
             return result
-        if request.id in session.forgotten:
-            return encode_answer(Answer.FORGOTTEN, request.id)
-        if request.id > floor + self._group.tunables.session_window:
-            return encode_answer(Answer.BEYOND_WINDOW, session.floor)
-        return None
+        if request_id in session.forgotten:
+            return encode_answer(Answer.FORGOTTEN, request_id)
+        floor = max(floor, request.floor)  # as it would stand once this were ordered
+        return encode_answer(Answer.BEYOND_WINDOW, floor) if request_id > floor + self._window else None
 
     def query(self, operations: Sequence[bytes], client: int) -> bytes:
         """Read-only execution on the present state: the result of a request with these queries."""
-        context = (self.last_executed, 0, client, self._time, bytes(16))
-        return encode_done([self._operations.query(operation, Context(*context)) for operation in operations])
+        run = self._operations.query
+        return encode_done(run(operations, self.last_executed, 0, client, self._time, bytes(SEED_SIZE)))
 
     # ---- digests and snapshots
 
@@ -193,30 +203,38 @@ class Executor:
         return ExecutionStart(self.last_executed, self.history, self._sessions.counts(), views)
 
     def snapshot(self) -> ExecutionSnapshot:
-        """The replicated state after the last batch; references, no copies."""
+        """The replicated state after the last batch; references, no copies. Raises what `Application.save` does."""
+        if self._snapshot is not None:
+            return self._snapshot
         self._application.save()
         self._sessions.write()
         if self._time != self._written_time:
             self._system[b"time"] = self._time.to_bytes(8, "big")
             self._written_time = self._time
-        return ExecutionSnapshot(
+        self._snapshot = ExecutionSnapshot(
             self._group.cluster,
             self._group.epoch,
             self.last_executed,
             self.history,
             (self._app_state.checkpoint(), self._session_state.checkpoint(), self._system.checkpoint()),
         )
+        return self._snapshot
 
     @classmethod
     def restore(
         cls, group: Group, application: Callable[[State], Application], meta: bytes, chunks: Iterable[bytes]
     ) -> Executor:
-        """An executor as a stored snapshot says. Raises SnapshotError if the content does not hash to the digest in
-        `meta`, or is of another cluster."""
+        """An executor as a stored snapshot says.
+
+        Raises SnapshotError if the content does not hash to the digest in `meta`, is of another cluster, or does not
+        survive being loaded by the application; and whatever `Application.load` raises.
+        """
         number, history, expected, spaces = read_spaces(group, meta, chunks)
         executor = cls(group, application, spaces, number, history)
         if executor.snapshot().digest != expected:
-            raise SnapshotError(f"the stored state {number} does not hash to the digest stored with it")
+            raise SnapshotError(
+                f"the application changed the stored state {number} while loading it; mend its `load` and `save`"
+            )
         return executor
 
 

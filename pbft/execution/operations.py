@@ -1,68 +1,123 @@
-"""One operation of an application, contained: what it raises becomes a result, what it wrote is undone. DESIGN 3.
+"""Operations of an application, contained: what one raises becomes a result, what it wrote is undone. DESIGN 3.
 
-The same on every replica: texts of unexpected exceptions differ between machines, so they become a fixed code.
+The same on every replica: texts of unexpected exceptions differ between machines, so they become a fixed code. A
+MemoryError or OSError may be local to one machine, so it is tried once more, with a context of its own: had the first
+attempt drawn from `context.random`, going on with that one would give other numbers than everywhere else.
 """
 
 from __future__ import annotations
 
-from pbft.application import Application, Context, OperationError
-from pbft.batch import Outcome
-from pbft.state import State
+from collections.abc import Sequence
+from contextlib import suppress
 
-_Result = tuple[int, bytes]
+from pbft.application import MAX_ERROR_BYTES, Application, Context, OperationError
+from pbft.batch import Outcome
+from pbft.state import State, StateError
+
+OutcomeRow = tuple[int, bytes]
+
+_OK = int(Outcome.OK)
+_REFUSED = int(Outcome.REFUSED)
+_FAILED: OutcomeRow = (int(Outcome.FAILED), b"")
+_TOO_LARGE: OutcomeRow = (int(Outcome.TOO_LARGE), b"")
 
 
 class Operations:
-    """Runs operations of one application, each in its own bracket of undo."""
+    """Runs the operations of one application, each in its own bracket of undo."""
 
     def __init__(self, application: Application, state: State, result_max: int) -> None:
         self._application = application
         self._state = state
         self._result_max = result_max
 
-    def execute(self, operation: bytes, context: Context) -> _Result:
-        """`Application.execute` with its writes kept iff it succeeds."""
-        outcome = self._attempt(operation, context)
-        if outcome is None:  # MemoryError or OSError may be local: once more before it becomes a result
-            outcome = self._attempt(operation, context)
-        return (Outcome.FAILED, b"") if outcome is None else outcome
+    def execute(
+        self, operations: Sequence[bytes], number: int, position: int, client: int, time: int, seed: bytes
+    ) -> list[OutcomeRow]:
+        """`Application.execute` one after the other, the writes of each kept iff it succeeds.
 
-    def query(self, operation: bytes, context: Context) -> _Result:
-        """`Application.query`; a write raises in it."""
-        with self._state.read_only():
+        `position` is that of the first in its batch. Raises only what is not an `Exception`.
+        """
+        execute, limit = self._application.execute, self._result_max
+        begin, commit = self._state.begin, self._state.commit
+        outcomes: list[OutcomeRow] = []
+        for operation in operations:
+            begin()
             try:
-                return self._checked(self._application.query(operation, context))
-            except OperationError as error:
-                return Outcome.REFUSED, error.message
-            except Exception:
-                return Outcome.FAILED, b""
+                result = execute(operation, Context(number, position, client, time, seed))
+                if type(result) is bytes and len(result) <= limit:
+                    commit()
+                    outcomes.append((_OK, result))
+                else:
+                    self._undo()
+                    outcomes.append(self._unusable(result))
+            except Exception as error:
+                self._undo()
+                if isinstance(error, (MemoryError, OSError)):
+                    outcomes.append(self._again(operation, Context(number, position, client, time, seed)))
+                else:
+                    outcomes.append(_raised(error))
+            except BaseException:
+                self._undo()
+                raise
+            position += 1
+        return outcomes
 
-    def _attempt(self, operation: bytes, context: Context) -> _Result | None:
+    def query(
+        self, operations: Sequence[bytes], number: int, position: int, client: int, time: int, seed: bytes
+    ) -> list[OutcomeRow]:
+        """`Application.query` one after the other; a write raises in it."""
+        outcomes: list[OutcomeRow] = []
+        with self._state.read_only():
+            for index, operation in enumerate(operations, position):
+                for last in (False, True):
+                    try:
+                        result = self._application.query(operation, Context(number, index, client, time, seed))
+                        outcomes.append(self._checked(result))
+                        break
+                    except Exception as error:
+                        if last or not isinstance(error, (MemoryError, OSError)):
+                            outcomes.append(_raised(error))
+                            break
+        return outcomes
+
+    def _again(self, operation: bytes, context: Context) -> OutcomeRow:
+        """The second and last attempt at an operation."""
         state = self._state
         state.begin()
         try:
             outcome = self._checked(self._application.execute(operation, context))
-        except OperationError as error:
-            state.rollback()
-            return Outcome.REFUSED, error.message
-        except (MemoryError, OSError):
-            state.rollback()
-            return None
-        except Exception:
-            state.rollback()
-            return Outcome.FAILED, b""
+            if outcome[0] == _OK:
+                state.commit()
+            else:
+                self._undo()
+        except Exception as error:
+            self._undo()
+            return _raised(error)
         except BaseException:
-            state.rollback()
+            self._undo()
             raise
-        if outcome[0] is Outcome.OK:
-            state.commit()
-        else:
-            state.rollback()
         return outcome
 
-    def _checked(self, result: object) -> _Result:
-        if type(result) is not bytes:
-            return Outcome.FAILED, b""
-        if len(result) > self._result_max:
-            return Outcome.TOO_LARGE, b""
-        return Outcome.OK, result
+    def _undo(self) -> None:
+        # An application that ended the bracket by itself has broken its contract, the same on every replica.
+        with suppress(StateError):
+            self._state.rollback()
+
+    def _checked(self, result: object) -> OutcomeRow:
+        if type(result) is bytes and len(result) <= self._result_max:
+            return _OK, result
+        return self._unusable(result)
+
+    def _unusable(self, result: object) -> OutcomeRow:
+        return _TOO_LARGE if type(result) is bytes else _FAILED
+
+
+def _raised(error: Exception) -> OutcomeRow:
+    """What an exception becomes."""
+    if not isinstance(error, OperationError):
+        return _FAILED
+    try:  # a subclass may have left its text out, put anything there, or made it a property
+        message: object = error.message
+    except Exception:
+        return _FAILED
+    return (_REFUSED, message) if type(message) is bytes and len(message) <= MAX_ERROR_BYTES else _FAILED

@@ -6,17 +6,23 @@ last checkpoint, so that the digest covers them (rule 1.8) and normal execution 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pbft.batch import ClientRequest
 from pbft.codec import array, blob, decode_row, dumps, row, uint
 from pbft.config import Tunables
-from pbft.state import State
+from pbft.state import MAX_VALUE_BYTES, State
 
 _COUNT_ROW = row(uint())
 _SESSION_ROW = row(
     uint(), uint(), uint(), uint(), uint(), array(row(uint(), blob(64 << 20)), 1 << 16), array(uint(), 1 << 16)
 )
+
+PIECE_BYTES = MAX_VALUE_BYTES
+"""A session with many results may be longer than a value may be: then its row continues under numbered keys."""
+
+_KEY_BYTES = 11
+"""Bytes of the key of a session: b"s" and its number. Further pieces of its row have two more."""
 
 
 class Session:
@@ -39,13 +45,19 @@ class Session:
         self.bytes = 0
 
     def raise_floor(self, floor: int) -> None:
-        """The client needs no result at or below `floor` any more."""
-        if floor <= self.floor:
-            return
+        """The client needs no result at or below `floor` any more. `floor` must lie above the present one."""
+        results = self.results
+        if floor - self.floor <= len(results):
+            passed: Iterable[int] = range(self.floor + 1, floor + 1)
+        else:  # it may jump by any 64-bit number
+            passed = [i for i in results if i <= floor]
+        for request_id in passed:
+            result = results.pop(request_id, None)
+            if result is not None:
+                self.bytes -= len(result)
+        if self.forgotten:
+            self.forgotten = {i for i in self.forgotten if i > floor}
         self.floor = floor
-        for request_id in [i for i in self.results if i <= floor]:
-            self.bytes -= len(self.results.pop(request_id))
-        self.forgotten = {i for i in self.forgotten if i > floor}
 
     def remember(self, request_id: int, result: bytes, limit: int) -> None:
         """Keep a result; the oldest ones are dropped, but never forgotten to have executed."""
@@ -86,6 +98,7 @@ class Sessions:
     """The client table: open counts and live sessions of all clients."""
 
     def __init__(self, tunables: Tunables, state: State) -> None:
+        """Raises `pbft.codec.CodecError` if `state` holds anything but what `write` has written."""
         self._tunables = tunables
         self._state = state
         self._counts: dict[int, int] = {}
@@ -93,13 +106,14 @@ class Sessions:
         self._by_client: dict[int, list[Session]] = {}
         self._touched: set[int] = set()
         self._touched_counts: set[int] = set()
-        for key, value in state.items():
-            number = int.from_bytes(key[1:], "big")
-            if key[:1] == b"c":
-                (self._counts[number],) = decode_row(value, _COUNT_ROW)
-            else:
-                session = self._by_number[number] = Session.decode(number, value)
-                self._by_client.setdefault(session.client, []).append(session)
+        for key, value in state.items(b"c"):
+            (self._counts[int.from_bytes(key[1:], "big")],) = decode_row(value, _COUNT_ROW)
+        rows: dict[int, list[bytes]] = {}
+        for key, value in state.items(b"s"):  # in key order: a row before its further pieces
+            rows.setdefault(int.from_bytes(key[1:_KEY_BYTES], "big"), []).append(value)
+        for number, pieces in rows.items():
+            session = self._by_number[number] = Session.decode(number, b"".join(pieces))
+            self._by_client.setdefault(session.client, []).append(session)
 
     def find(self, number: int, client: int) -> Session | None:
         """The live session of that client with that number."""
@@ -146,14 +160,20 @@ class Sessions:
         for client in sorted(self._touched_counts):
             state[b"c" + client.to_bytes(8, "big")] = dumps((self._counts[client],))
         for number in sorted(self._touched):
-            key = b"s" + number.to_bytes(10, "big")
             session = self._by_number.get(number)
-            if session is not None:
-                state[key] = session.encode()
-            elif key in state:
-                del state[key]
+            self._write_row(b"s" + number.to_bytes(_KEY_BYTES - 1, "big"), b"" if session is None else session.encode())
         self._touched_counts.clear()
         self._touched.clear()
+
+    def _write_row(self, key: bytes, row: bytes) -> None:
+        """Write a row in pieces, and remove those that it no longer has; an empty one has none."""
+        state, index = self._state, 0
+        for start in range(0, len(row), PIECE_BYTES):
+            state[key + index.to_bytes(2, "big") if index else key] = row[start : start + PIECE_BYTES]
+            index += 1
+        while (surplus := key + index.to_bytes(2, "big") if index else key) in state:
+            del state[surplus]
+            index += 1
 
     def counts(self) -> tuple[tuple[int, int], ...]:
         """(client, open count), ordered."""

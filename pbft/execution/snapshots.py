@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pbft.codec import CodecError, array, blob, decode_row, dumps, row, uint
 from pbft.config import Group
 from pbft.crypto.digests import digest_parts
-from pbft.state import MAX_KEY_BYTES, MAX_VALUE_BYTES, Snapshot, State
+from pbft.state import MAX_KEY_BYTES, MAX_VALUE_BYTES, Snapshot, State, StateError
 
 FORMAT = 1
 CHUNK_BYTES = 64 << 10
@@ -65,7 +65,11 @@ class ExecutionSnapshot:
 def read_spaces(
     group: Group, meta: bytes, chunks: Iterable[bytes]
 ) -> tuple[int, bytes, bytes, tuple[State, State, State]]:
-    """(number, history, digest, spaces) as stored; the digest is not compared here. Raises SnapshotError."""
+    """(number, history, digest, spaces) as stored.
+
+    The content is compared with the digest before anything reads it, so that neither the session table nor the
+    application meets damaged rows. Raises SnapshotError.
+    """
     try:
         version, cluster, epoch, number, history, expected = decode_row(meta, _META)
         if version != FORMAT:
@@ -77,6 +81,12 @@ def read_spaces(
             (rows,) = decode_row(chunk, _ROWS)
             for index, space in enumerate(spaces):
                 space.load((key, value) for i, key, value in rows if i == index)
-    except CodecError as error:
-        raise SnapshotError(f"the stored state cannot be read: {error}") from error
+    except (CodecError, StateError) as error:
+        raise SnapshotError(f"the stored state cannot be read: {error}; get it from the other replicas") from error
+    app, sessions, system = spaces
+    roots = (app.checkpoint(), sessions.checkpoint(), system.checkpoint())
+    if ExecutionSnapshot(cluster, epoch, number, history, roots).digest != expected:
+        raise SnapshotError(
+            f"the stored state {number} does not hash to the digest stored with it; get it from the other replicas"
+        )
     return number, history, expected, spaces

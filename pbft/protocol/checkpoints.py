@@ -10,7 +10,7 @@ from collections import deque
 from pbft.messages import Checkpoint, Stable
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.effects import ALL
-from pbft.protocol.records import Boot, OwnCheckpoint, StableCertificate
+from pbft.protocol.records import Boot, ClientKey, OwnCheckpoint, StableCertificate
 
 _REMEMBERED = 8
 """Own and certified digests remembered below h, to compare with those that come later."""
@@ -80,7 +80,11 @@ class Checkpoints:
         """State `number` is on disk with its certificate: write again, above the cut, everything small that still
         binds; the log below goes when that is synced (rule 1.6)."""
         core = self._core
+        core.log.begin_rewrite()
         core.record(Boot(core.boot))
+        for client, keys in list(core.log.client_keys.items()):
+            for key_id, key in list(keys.items()):
+                core.record(ClientKey(client, key_id, key))
         for checkpoint in list(core.log.own_checkpoints.values()):
             core.record(OwnCheckpoint((checkpoint,)))
         if core.log.certificate:

@@ -17,6 +17,7 @@ from pbft.messages import Checkpoint, PrePrepare
 from pbft.protocol.records import (
     Accepted,
     Boot,
+    ClientKey,
     Executing,
     OwnCheckpoint,
     Prepared,
@@ -24,6 +25,9 @@ from pbft.protocol.records import (
     StableCertificate,
 )
 from pbft.protocol.votes import Votes
+
+
+_KEYS_PER_CLIENT = 8
 
 
 class Held(NamedTuple):
@@ -98,6 +102,8 @@ class Log:
         self.bodies: dict[int, dict[bytes, Batch]] = {}
         """Batches of Q entries and of numbers not yet executed."""
         self.own_checkpoints: dict[int, Checkpoint] = {}
+        self.client_keys: dict[int, dict[bytes, bytes]] = {}
+        """Client -> key id -> authenticator key, the newest ones."""
         self.executing = 0
         """Highest number handed to the executor. Invariant: never decreases, no gaps."""
         self.tail: dict[int, Tail] = {}
@@ -135,6 +141,12 @@ class Log:
             case Boot(boot):
                 self.boot = boot
                 self._small["boot"] = position
+            case ClientKey(client, key_id, key):
+                keys = self.client_keys.setdefault(client, {})
+                keys[key_id] = key
+                if len(keys) > _KEYS_PER_CLIENT:
+                    del keys[next(iter(keys))]
+                self._small["key"] = min(position, self._small.get("key", position))
             case _:
                 raise TypeError(f"no rule folds {type(record).__name__}")
 
@@ -241,6 +253,10 @@ class Log:
             self.tail_bytes = 0
         self.kept_from = number
         self.forget_bodies()
+
+    def begin_rewrite(self) -> None:
+        """What is small and binds is about to be written again: older positions of it count no more."""
+        self._small.clear()
 
     def durable_checkpoint(self, number: int) -> int:
         """State `number` is on disk with its certificate: the first log position that is still needed, for a restart

@@ -67,7 +67,17 @@ class Boot(NamedTuple):
     boot: int
 
 
-Record = Accepted | Prepared | Executing | OwnCheckpoint | StableCertificate | Boot
+@log_record.register(7, _number, blob(8, 8), blob(32, 32))
+class ClientKey(NamedTuple):
+    """The authenticator key of a client's link. A PRE-PREPARE that only the primary had on disk when all crashed comes
+    again after the restart; without the key no backup could verify the requests in it, though their client is gone."""
+
+    client: int
+    key_id: bytes
+    key: bytes
+
+
+Record = Accepted | Prepared | Executing | OwnCheckpoint | StableCertificate | Boot | ClientKey
 
 
 def encode_record(record: Record) -> bytes:

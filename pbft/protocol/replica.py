@@ -31,7 +31,7 @@ from pbft.protocol.delivery import Delivery
 from pbft.protocol.effects import Effects, invariant
 from pbft.protocol.log import Log
 from pbft.protocol.ordering import Ordering
-from pbft.protocol.records import Boot, Record
+from pbft.protocol.records import Boot, ClientKey, Record
 from pbft.protocol.requests import Requests
 from pbft.protocol.retransmission import Retransmission
 from pbft.protocol.sessions import SessionMirror
@@ -150,6 +150,11 @@ class Replica:
     def on_peer_up(self, peer: int) -> None:
         """A link to another replica is up."""
         self.retransmission.on_peer_up(peer)
+
+    def on_client_key(self, client: int, key_id: bytes, key: bytes) -> None:
+        """A link to a client is up, or has a new key: requests authenticated with it must be verifiable after a crash."""
+        if key_id not in self.core.log.client_keys.get(client, {}):
+            self.core.record(ClientKey(client, key_id, key))
 
     def on_keys_ended(self, peer: int) -> None:
         """The old session keys with a replica have ended (rule 1.18)."""

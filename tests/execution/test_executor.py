@@ -4,119 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from execution_probe import ALICE, BOB, Bench, Probe, feed, group, opening, outcomes, request, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbft.application import Application, Context, OperationError
-from pbft.batch import (
-    NULL_BATCH,
-    Answer,
-    Batch,
-    ClientRequest,
-    Kind,
-    Outcome,
-    decode_result,
-    encode_batch,
-    open_body,
-    operations_body,
-)
-from pbft.config import CLIENT_PRINCIPAL, Group, Tunables
+from pbft.batch import NULL_BATCH, Answer, Kind, Outcome, decode_result
+from pbft.config import Group
 from pbft.execution import Executor, SnapshotError
 from pbft.execution.results import Done, Opened
-
-ALICE = CLIENT_PRINCIPAL | 1
-BOB = CLIENT_PRINCIPAL | 2
-
-
-class Probe(Application):
-    """An application that does what the operation says."""
-
-    def execute(self, operation: bytes, context: Context) -> bytes:
-        word, _, rest = operation.partition(b" ")
-        if word == b"put":
-            self.state[rest] = rest
-        elif word == b"refuse":
-            self.state[b"half"] = b"written"
-            raise OperationError(rest)
-        elif word == b"raise":
-            self.state[b"half"] = b"written"
-            raise {b"value": ValueError, b"recursion": RecursionError, b"os": OSError, b"memory": MemoryError}[rest]
-        elif word == b"deep":
-            return self.execute(operation, context)
-        elif word == b"none":
-            return None  # type: ignore[return-value]
-        elif word == b"array":
-            return bytearray(b"x")  # type: ignore[return-value]
-        elif word == b"big":
-            self.state[b"half"] = b"written"
-            return b"x" * int(rest)
-        elif word == b"log":
-            self.state[b"log"] = self.state.get(b"log", b"") + rest
-        elif word == b"once":
-            if b"tried" not in self.__dict__.setdefault("seen", set()):
-                self.__dict__["seen"].add(b"tried")
-                raise OSError("local trouble")
-        elif word == b"context":
-            return b"%d %d %d %d" % (context.number, context.position, context.time, context.random.below(1 << 30))
-        return b"ok"
-
-    def query(self, operation: bytes, context: Context) -> bytes:
-        if operation == b"write":
-            self.state[b"half"] = b"written"
-        return self.state.get(operation, b"absent")
-
-
-def group(**tunables: int) -> Group:
-    return Group(
-        cluster=b"c" * 32,
-        app="probe",
-        replicas=tuple(bytes([i]) * 32 for i in range(4)),
-        clients={ALICE: b"a" * 32, BOB: b"b" * 32},
-        tunables=Tunables(**({"checkpoint_interval": 4, "log_window": 8} | tunables)),
-    )
-
-
-class Bench:
-    """An executor fed with batches of requests."""
-
-    def __init__(self, **tunables: int) -> None:
-        self.group = group(**tunables)
-        self.executor = Executor(self.group, Probe)
-        self.time = 1_000_000
-
-    def run(self, *requests: ClientRequest) -> list[tuple[Answer, object]]:
-        """One batch; the decoded answers."""
-        self.time += 1000
-        done = self.executor.execute(
-            self.executor.last_executed + 1, encode_batch(self.time, b"s" * 16, requests)
-        )
-        self.changes = done.changes
-        return [decode_result(r.result) for r in done.results]
-
-    def open(self, client: int = ALICE, nonce: int = 7) -> int:
-        """A fresh session."""
-        count = dict(self.executor.start().counts).get(client, 0)
-        [(answer, session)] = self.run(opening(client, nonce, count))
-        assert answer is Answer.OPENED and isinstance(session, int)
-        return session
-
-
-def opening(client: int, nonce: int, count: int) -> ClientRequest:
-    return ClientRequest(open_body(client, nonce, count), b"")
-
-
-def request(
-    session: int, id: int, *operations: bytes, floor: int = 0, client: int = ALICE, kind: Kind = Kind.OPERATIONS
-) -> ClientRequest:
-    return ClientRequest(operations_body(client, session, id, floor, 255, operations or [b"ok"], kind), b"")
-
-
-def outcomes(answer: tuple[Answer, object]) -> Sequence[tuple[int, bytes]]:
-    assert answer[0] is Answer.DONE
-    return answer[1]  # type: ignore[return-value]
 
 
 @pytest.mark.scenario("E03")
@@ -222,6 +120,12 @@ def test_changes_tell_the_mirror_everything() -> None:
     assert b.changes == (Done(ALICE, s, 3, 2),)
     b.run(request(s, 3, floor=2))
     assert b.changes == ()
+    b.run(request(s, 1, floor=0), request(s + 1, 1), request(s, 900, floor=3))
+    assert b.changes == (Done(ALICE, s, 0, 3),)
+    small = Bench(sessions_per_client=1)
+    first = small.open()
+    second = small.open()
+    assert small.changes == (Opened(ALICE, second, 2, first),)
 
 
 @pytest.mark.scenario("E23")
@@ -304,26 +208,6 @@ def test_agreed_time_never_goes_back() -> None:
     assert times == [9_001_000, 9_001_000]
 
 
-def feed(executor: Executor, batches: list[Batch]) -> list[bytes]:
-    return [executor.execute(executor.last_executed + 1, b).state_digest for b in batches]
-
-
-def workload(count: int) -> list[Batch]:
-    batches = [encode_batch(1000, b"s" * 16, [opening(ALICE, 7, 0), opening(BOB, 8, 0)])]
-    for i in range(1, count):
-        batches.append(
-            encode_batch(
-                1000 + i,
-                b"s" * 16,
-                [
-                    request(1 << 16, i, b"put %d" % (i % 17), b"log %d" % i, floor=max(0, i - 5)),
-                    request(1 << 16 | 1, i, b"context", b"raise value", floor=max(0, i - 9), client=BOB),
-                ],
-            )
-        )
-    return batches
-
-
 def test_digests_depend_on_what_was_executed_alone() -> None:
     """Queries, answers and snapshots between batches leave no trace."""
     batches = workload(30)
@@ -372,13 +256,16 @@ def test_a_damaged_or_foreign_snapshot_is_refused() -> None:
 def test_digests_do_not_depend_on_the_hash_seed() -> None:
     """Interpreters with different hash seeds agree."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_executor as t;"
+        "import sys; sys.path.insert(0, sys.argv[1]); import execution_probe as t;"
         "print([d.hex() for d in t.feed(t.Executor(t.group(), t.Probe), t.workload(40))])"
     )
-    here = str(__import__("pathlib").Path(__file__).parent)
+    here = str(Path(__file__).parent)
     runs = {
         subprocess.run(
-            [sys.executable, "-c", code, here], env={"PYTHONHASHSEED": seed, "PATH": ""}, capture_output=True, check=True
+            [sys.executable, "-c", code, here],
+            env={"PYTHONHASHSEED": seed, "PATH": ""},
+            capture_output=True,
+            check=True,
         ).stdout
         for seed in ("0", "1", "77")
     }
@@ -391,6 +278,7 @@ def histories(draw: st.DrawFn) -> list[list[tuple[int, int]]]:
     return draw(st.lists(st.lists(pair, min_size=1, max_size=5), max_size=12))
 
 
+@pytest.mark.slow
 @given(histories())
 @settings(max_examples=150, deadline=None)
 def test_exactly_once_against_a_naive_table(history: list[list[tuple[int, int]]]) -> None:
