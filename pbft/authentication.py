@@ -5,7 +5,7 @@ from __future__ import annotations
 from pbft.batch import AuthKind, ClientRequest, signature_body
 from pbft.config import Group
 from pbft.crypto import AuthenticatorKey, KeyRing, PublicKey, SigningIdentity, check_authenticator, verify_seal
-from pbft.messages import Checkpoint, Position
+from pbft.messages import Checkpoint
 from pbft.protocol.core import Sign
 
 SEAL_DOMAIN = b"replica"
@@ -65,24 +65,17 @@ class KeyAuthentication:
 
     def checkpoint_is_authentic(self, checkpoint: Checkpoint) -> bool:
         """Whether the seal verifies under the sender's identity, for the incarnation that it names."""
-        return self._seal_is_valid(checkpoint)
-
-    def position_is_authentic(self, position: Position) -> bool:
-        """The same for POSITION."""
-        return self._seal_is_valid(position)
-
-    def _seal_is_valid(self, message: Checkpoint | Position) -> bool:
-        if not 0 <= message.sender < len(self._replicas):
+        if not 0 <= checkpoint.sender < len(self._replicas):
             return False
-        body = message.signed_body(self._group.cluster, self._group.epoch)
+        body = checkpoint.signed_body(self._group.cluster, self._group.epoch)
         return verify_seal(
-            self._replicas[message.sender],
+            self._replicas[checkpoint.sender],
             self._group.cluster,
-            message.sender,
-            message.incarnation,
+            checkpoint.sender,
+            checkpoint.incarnation,
             SEAL_DOMAIN,
             body,
-            message.seal,
+            checkpoint.seal,
         )
 
 

@@ -167,27 +167,11 @@ class Refusal(NamedTuple):
     reason: str
 
 
-@wire.register(14, replica, counter, counter, counter, counter, seal)
-class Position(NamedTuple):
-    """POSITION(i): how far i's log reached durably; signed; at least once a second while it votes. Rule 1.7 d."""
-
-    sender: int
-    incarnation: int
-    boot: int
-    position: int
-    nonce: int
-    seal: bytes
-
-    def signed_body(self, cluster: bytes, epoch: int) -> bytes:
-        """The bytes that the seal covers."""
-        return signed_body(cluster, epoch, 14, *self[:5])
-
 
 Message = (
     Request | PrePrepare | Prepare | Commit | Checkpoint | Committed | Status | Fetch | Body | Stable | Nack
-    | Reply | Refusal | Position
+    | Reply | Refusal
 )  # fmt: skip
-Signed = Checkpoint | Position
 
 
 def signed_body(cluster: bytes, epoch: int, number: int, sender: int, incarnation: int, *fields: object) -> bytes:

@@ -30,7 +30,6 @@ from pbft.messages import (
     Fetch,
     Message,
     Nack,
-    Position,
     Prepare,
     PrePrepare,
     Refusal,
@@ -105,8 +104,6 @@ def rests_on_nothing(message: Message) -> bool:
         case Body() | Stable():  # proven by digest, or by the signatures inside
             return True
         case Request() | Nack() | Refusal():  # relayed, or advice; no certificate counts them
-            return True
-        case Position():  # names its own durable position
             return True
         case _:
             raise InvariantViolated(f"no rule says what {type(message).__name__} rests on")

@@ -47,7 +47,6 @@ from pbft.messages import (
     Fetch,
     Message,
     Nack,
-    Position,
     Prepare,
     PrePrepare,
     Refusal,
@@ -255,7 +254,7 @@ def seeds() -> list[Play]:
         calls[0].message(), opens[0].message(), doubtful.message(), Status(0, 0, 0, 1, b"\x01", b""),
         Status(0, 2, 2, 1, b"", b"\xff" * 20), Fetch(tuple(enumerate(digests, 1))), Nack(1, ALICE, calls[0].digest),
         Stable(tuple(checkpoints[:3])), Stable(tuple(checkpoints[3:])), Reply(0, 1, ((1, False, bytes(32), b""),)),
-        Refusal(0, 1, 1, "busy"), Position(2, 0, 1, 5, 9, bytes(160)),
+        Refusal(0, 1, 1, "busy"),
     ]  # fmt: skip
     single: list[Play] = [[(sender, encode(m)), (DISK, b""), (TICK, b"")] for m in each for sender in (2, ALICE)]
     normal = [*vote(1), *vote(2), *votes[:3], *vote(3), (TICK, b""), *vote(4), *votes[3:], (DISK, b""), (TICK, b"")]
