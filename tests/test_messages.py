@@ -246,7 +246,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "digest of 33 bytes": (_cbor(3, 0, 1, D + b"\0"), "length"),
     "no digest": (_cbor(3, 0, 1, b""), "length"),
     "seal of 159 bytes": (_cbor(5, *CP[:6], SEAL[1:]), "length"),
-    "seal of 161 bytes": (_cbor(14, 1, 2, 3, 4, 5, SEAL + b"\0"), "length"),
+    "seal of 161 bytes": (_cbor(5, 1, 0, 4, D, 1, 1, SEAL + b"\0"), "length"),
     "authenticator of 16,385 bytes": (_cbor(1, b"", bytes((1 << 14) + 1)), "length"),
     "bitmap of 16,385 bytes": (_cbor(7, 0, 0, 0, 0, b"", bytes((1 << 14) + 1)), "length"),
     "reason of 65 bytes": (_cbor(13, 0, 1, 1, "x" * 65), "length"),
