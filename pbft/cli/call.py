@@ -1,0 +1,74 @@
+"""`pbft call CLUSTER.toml WORD...`: one operation through the client proxy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import trio
+
+from pbft.application import OperationError
+from pbft.cli.applications import load_application
+from pbft.cli.main import first_known
+from pbft.client import Client, ClientError, OperationFailed, RequestRejected, RequestTimeout
+from pbft.config import ConfigError
+from pbft.config_file import ClusterConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pbft call`."""
+    parser.add_argument("cluster", metavar="CLUSTER.toml")
+    parser.add_argument("--as", dest="name", metavar="NAME", help="which client (default: the first in the file)")
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds (default 10)")
+    parser.add_argument("--read-only", action="store_true", help="a query: changes nothing")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="the operation")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the rendered result; 1 if the operation failed, 3 if its outcome is unknown."""
+    config = ClusterConfig.load(args.cluster)
+    application = load_application(config.group.app, config.path.parent)
+    if not config.clients:
+        raise ConfigError(f"{config.path}: lists no [[client]], so nobody may call")
+    name = args.name or config.clients[0].name
+    config.client(name)
+    if not args.words:
+        raise ConfigError("no operation given: pbft call CLUSTER.toml WORD...")
+    if not 0 < args.timeout < 1e6:
+        raise ConfigError(f"--timeout {args.timeout} is not a number of seconds above 0")
+    try:
+        operation = application.parse(args.words)
+    except OperationError as error:
+        raise ConfigError(error.message.decode("utf-8", "backslashreplace")) from None
+    query = args.read_only or application.read_only(operation)
+    try:
+        result = trio.run(_call, config, name, operation, query, args.timeout)
+    except BaseException as error:
+        return _explain(error)
+    print(application.render(result))
+    return 0
+
+
+async def _call(config: ClusterConfig, name: str, operation: bytes, query: bool, timeout: float) -> bytes:
+    async with Client.connect(config, name=name) as client:
+        if query:
+            return await client.query(operation, timeout=timeout)
+        return await client.invoke(operation, timeout=timeout)
+
+
+def _explain(error: BaseException) -> int:
+    found = _client_error(error)
+    if found is None:
+        raise first_known(error) or error
+    print(f"pbft: {found}", file=sys.stderr)
+    if isinstance(found, OperationFailed):
+        return 1
+    if isinstance(found, RequestTimeout):
+        return 3
+    return 2 if isinstance(found, RequestRejected) else 3
+
+
+def _client_error(error: BaseException) -> ClientError | None:
+    if isinstance(error, BaseExceptionGroup):
+        return next((e for inner in error.exceptions if (e := _client_error(inner)) is not None), None)
+    return error if isinstance(error, ClientError) else None

@@ -1,0 +1,120 @@
+"""All replicas of a cluster as child processes of this one. They end when it ends, however that happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pbft.cli.status import ask_all
+from pbft.config_file import ClusterConfig
+
+STOP_SECONDS = 4.0
+
+
+class Children:
+    """Starts, watches and stops replica processes. Use as a context manager."""
+
+    def __init__(self, config: ClusterConfig, *, volatile: bool = False, adversaries: Mapping[int, str] | None = None):
+        self._config = config
+        self._volatile = volatile
+        self._adversaries = dict(adversaries or {})
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._watched, self._held = os.pipe()
+        os.set_inheritable(self._watched, True)
+
+    def log_file(self, replica: int) -> Path:
+        """Where a replica logs."""
+        return self._config.path.parent / "data" / f"replica-{replica}.log"
+
+    def start(self, replica: int) -> None:
+        """Start one replica."""
+        command = [
+            sys.executable, "-m", "pbft", "replica", str(self._config.path), str(replica),
+            "--log-file", str(self.log_file(replica)), "--watch-fd", str(self._watched),
+        ]  # fmt: skip
+        if self._volatile:
+            command.append("--volatile")
+        if replica in self._adversaries:
+            command += ["--adversary", self._adversaries[replica]]
+        self.log_file(replica).parent.mkdir(parents=True, exist_ok=True)
+        with self._error_file(replica).open("wb") as errors:
+            self._processes[replica] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=(self._watched,),
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which stops them in order
+            )
+
+    def start_all(self) -> None:
+        """Start every replica of the cluster."""
+        for entry in self._config.replicas:
+            self.start(entry.id)
+
+    def pid(self, replica: int) -> int:
+        """Process id of a replica that was started."""
+        return self._processes[replica].pid
+
+    def kill(self, replica: int) -> None:
+        """SIGKILL, as a power cut."""
+        self._processes[replica].kill()
+        self._processes[replica].wait()
+
+    def dead(self) -> dict[int, int]:
+        """Replica -> exit code, of those that have ended by themselves."""
+        return {i: code for i, p in self._processes.items() if (code := p.poll()) is not None}
+
+    def last_words(self, replica: int) -> str:
+        """What a replica that died has said last."""
+        text = ""
+        for path in (self._error_file(replica), self.log_file(replica)):
+            with contextlib.suppress(OSError):
+                text = text.strip() or path.read_text(errors="replace").strip()
+        return text.splitlines()[-1] if text else "it said nothing"
+
+    def wait_ready(self, seconds: float) -> list[dict[str, object]] | None:
+        """Until a request would succeed everywhere: all answer, know q-1 peers and vote; None if one died or the time
+        is over."""
+        deadline = time.monotonic() + seconds
+        needed = self._config.group.quorums.strong - 1
+        while time.monotonic() < deadline and not self.dead():
+            rows = ask_all(self._config, 0.5)
+            if all(row["reachable"] and _number(row["connected_peers"]) >= needed for row in rows):
+                return rows
+            time.sleep(0.1)
+        return None
+
+    def stop(self) -> None:
+        """SIGTERM to all at once, SIGKILL to who does not follow within `STOP_SECONDS`."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in self._processes.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _error_file(self, replica: int) -> Path:
+        return self._config.path.parent / "data" / f"replica-{replica}.err"
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        os.close(self._watched)
+        os.close(self._held)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,37 @@
+"""`pbft init DIR`: a new cluster, ready to run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pbft.cli.applications import full_name, load_application
+from pbft.config_file import write_cluster
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pbft init`."""
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--replicas", type=int, default=4, metavar="N", help="3f+1 tolerate f faulty ones (default 4)")
+    parser.add_argument("--app", default="kv", metavar="NAME|MODULE:CLASS|FILE.py:CLASS", help="default kv")
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address of all replicas (default 127.0.0.1)")
+    parser.add_argument("--base-port", type=int, default=7000, metavar="P", help="replica i uses P+2i and P+2i+1")
+    parser.add_argument("--client", action="append", default=[], metavar="NAME", help="may be given several times")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write it and say what comes next."""
+    load_application(args.app, Path.cwd())
+    config = write_cluster(
+        args.directory,
+        replicas=args.replicas,
+        app=full_name(args.app, Path.cwd()),
+        host=args.host,
+        base_port=args.base_port,
+        clients=tuple(args.client or ["client"]),
+    )
+    f = config.group.quorums.f
+    print(f"{args.directory}: {args.replicas} replicas, of which {f} may be faulty; clients: "
+          + ", ".join(c.name for c in config.clients))  # fmt: skip
+    print(f"next: pbft up {args.directory / 'cluster.toml'}")
+    return 0

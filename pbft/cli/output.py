@@ -1,0 +1,34 @@
+"""How results look: aligned tables, and colour only where a person reads it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+_CODES = {"red": 31, "green": 32, "yellow": 33, "dim": 2, "bold": 1}
+
+
+def colours(stream: TextIO | None = None) -> bool:
+    """Whether colours are welcome on this stream (https://no-color.org)."""
+    stream = sys.stdout if stream is None else stream
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, colour: str) -> str:
+    """`text` in a colour, on a terminal."""
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if colours() else text
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> str:
+    """Columns as wide as needed; the first `left` of them aligned to the left."""
+    cells = [[("-" if value is None else str(value)) for value in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(titles), *cells]) for i in range(len(titles))]
+
+    def line(values: Sequence[str]) -> str:
+        return "  ".join(
+            v.ljust(w) if i < left else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths, strict=True))
+        ).rstrip()
+
+    return "\n".join([paint(line(titles), "bold"), *(line(row) for row in cells)])

@@ -1,0 +1,82 @@
+"""`pbft status CLUSTER.toml`: one row for each replica, as it says itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+from pbft.cli.output import paint, table
+from pbft.config_file import Address, ClusterConfig
+
+FIELDS = (
+    "id", "reachable", "view", "primary", "in_view_change", "last_executed", "stable_checkpoint", "stable_digest",
+    "low_watermark", "high_watermark", "pending_requests", "connected_peers", "recovering", "uptime_s",
+)  # fmt: skip
+_MAX_BYTES = 1 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pbft status`."""
+    parser.add_argument("cluster", metavar="CLUSTER.toml")
+    parser.add_argument("--json", action="store_true", help="a list of objects, one for each replica")
+
+
+def ask(replica: int, admin: Address, seconds: float) -> dict[str, object]:
+    """The status of one replica; with `reachable` false and nothing else known if it does not answer in time."""
+    unknown: dict[str, object] = {field: None for field in FIELDS} | {"id": replica, "reachable": False}
+    try:
+        with socket.create_connection((admin.host, admin.port), seconds) as connection:
+            connection.settimeout(seconds)
+            data = b""
+            while not data.endswith(b"\n") and len(data) < _MAX_BYTES:
+                part = connection.recv(65536)
+                if not part:
+                    break
+                data += part
+        found = json.loads(data)
+    except (OSError, ValueError):
+        return unknown
+    return {**unknown, **found} if isinstance(found, dict) and found.get("id") == replica else unknown
+
+
+def ask_all(config: ClusterConfig, seconds: float) -> list[dict[str, object]]:
+    """All replicas, at the same time."""
+    with ThreadPoolExecutor(len(config.replicas)) as pool:
+        return list(pool.map(lambda r: ask(r.id, r.admin, seconds), config.replicas))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it; 0 if any replica answers, else 3."""
+    rows = ask_all(ClusterConfig.load(args.cluster), 1.0)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print(render(rows))
+    return 0 if any(row["reachable"] for row in rows) else 3
+
+
+def render(rows: list[dict[str, object]]) -> str:
+    """A table, and a sentence about each replica that is not well."""
+    titles = ["replica", "state", "view", "primary", "executed", "stable", "window", "pending", "peers", "uptime"]
+    lines, notes = [], []
+    for row in rows:
+        if not row["reachable"]:
+            lines.append([row["id"], "unreachable", *[None] * 8])
+            continue
+        state = "up" if not row["recovering"] else "not voting"
+        window = f"{row['low_watermark']}..{row['high_watermark']}"
+        lines.append([
+            row["id"], state, row["view"], row["primary"], row["last_executed"], row["stable_checkpoint"], window,
+            row["pending_requests"], row["connected_peers"], f"{row['uptime_s']} s",
+        ])  # fmt: skip
+        if row.get("volatile"):
+            notes.append(f"replica {row['id']} is volatile: what it knows is lost when it stops")
+        if row.get("halted"):
+            notes.append(f"replica {row['id']} does not vote: {row['halted']}")
+        elif row.get("behind"):
+            notes.append(f"replica {row['id']} does not vote: it is further behind than the others' retained logs")
+        if row.get("adversary"):
+            notes.append(f"replica {row['id']} misbehaves on purpose: {row['adversary']}")
+    return "\n".join([table(titles, lines, left=2), *(paint(note, "yellow") for note in notes)])

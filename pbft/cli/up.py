@@ -1,0 +1,69 @@
+"""`pbft up CLUSTER.toml`: all replicas on this machine, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from types import FrameType
+
+from pbft.cli.children import Children
+from pbft.config_file import ClusterConfig
+
+START_SECONDS = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pbft up`."""
+    parser.add_argument("cluster", metavar="CLUSTER.toml")
+    parser.add_argument("--volatile", action="store_true", help="keep nothing on disk: a restart forgets everything")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start, report, wait, stop."""
+    config = ClusterConfig.load(args.cluster)
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    previous = {s: signal.signal(s, on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with Children(config, volatile=args.volatile) as children:
+            children.start_all()
+            return _serve(config, children, stop)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _serve(config: ClusterConfig, children: Children, stop: threading.Event) -> int:
+    rows = None
+    waited = 0.0
+    while rows is None and not stop.is_set() and waited < START_SECONDS:
+        rows = children.wait_ready(1.0)
+        waited += 1.0
+        if dead := children.dead():
+            for replica, code in dead.items():
+                print(f"replica {replica} ended with code {code}: {children.last_words(replica)}", file=sys.stderr)
+            return 2
+    if stop.is_set():
+        return 0
+    if rows is None:
+        print(f"the replicas did not find each other within {START_SECONDS:.0f} s; their logs are in "
+              f"{children.log_file(0).parent}", file=sys.stderr)  # fmt: skip
+        return 2
+    n = len(config.replicas)
+    print(f"ready: {n}/{n} replicas, view {max(_view(row) for row in rows)}", flush=True)
+    reported: set[int] = set()
+    while not stop.wait(0.2):
+        for replica, code in children.dead().items():
+            if replica not in reported:
+                reported.add(replica)
+                print(f"replica {replica} ended with code {code}: {children.last_words(replica)}", flush=True)
+    return 0
+
+
+def _view(row: dict[str, object]) -> int:
+    return row["view"] if isinstance(row["view"], int) else 0
