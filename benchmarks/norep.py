@@ -12,15 +12,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import trio
-from pbft.cli.applications import load_application
 
 from pbft.admin import serve_status
-from pbft.application import Application, Context
+from pbft.application import Application
 from pbft.authentication import KeyAuthentication
 from pbft.batch import Answer, ClientRequest, Kind, encode_answer, encode_done, result_digest
+from pbft.cli.applications import load_application
 from pbft.codec import CodecError
 from pbft.config import Group, Quorums
 from pbft.config_file import ClusterConfig
@@ -98,12 +97,7 @@ class Server:
         else:
             run = self._operations.query if request.kind is Kind.QUERIES else self._operations.execute
             now = time.time_ns() // 1000
-            result = encode_done(
-                [
-                    run(operation, Context(self._number, i, request.client, now, b""))
-                    for i, operation in enumerate(request.operations)
-                ]
-            )
+            result = encode_done(run(request.operations, self._number, 0, request.client, now, b""))
         row = (request.id, False, result_digest(result), result)
         link.send(encode(Reply(0, request.session, (row,))))
 
@@ -125,7 +119,7 @@ class Server:
 
 async def serve(config: ClusterConfig, macs: bool) -> None:
     """Run until SIGTERM."""
-    application = cast(type[Application], load_application(config.group.app, config.path.parent))
+    application = load_application(config.group.app, config.path.parent)
     server = Server(config, application, macs)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pbft.cli.status import ask_all
-
 from pbft.benchmarks.norep import single_server
+from pbft.cli.status import ask_all
 from pbft.config_file import ClusterConfig, write_cluster
 
 _START_SECONDS = 30.0

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         return check(args.app, args.operations, args.seed)
     rows = []
     for name, full in sorted(APPLICATIONS.items()):
-        doc = inspect.getdoc(load_application(name, Path.cwd())) or ""
+        doc = inspect.getdoc(inspect.getmodule(load_application(name, Path.cwd()))) or ""
         rows.append({"name": name, "class": full, "about": doc.splitlines()[0] if doc else ""})
     if args.json:
         print(json.dumps(rows, indent=1))

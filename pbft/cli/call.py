@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 import trio
 
 from pbft.application import OperationError
 from pbft.cli.applications import load_application
-from pbft.cli.main import first_known
+from pbft.cli.main import first_known, first_of
 from pbft.client import Client, ClientError, OperationFailed, RequestRejected, RequestTimeout
 from pbft.config import ConfigError
 from pbft.config_file import ClusterConfig
@@ -17,23 +18,42 @@ from pbft.config_file import ClusterConfig
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft call`."""
-    parser.add_argument("cluster", metavar="CLUSTER.toml")
     parser.add_argument("--as", dest="name", metavar="NAME", help="which client (default: the first in the file)")
     parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds (default 10)")
     parser.add_argument("--read-only", action="store_true", help="a query: changes nothing")
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="the operation")
+    parser.add_argument("cluster", metavar="CLUSTER.toml")
+    parser.add_argument("words", nargs="+", metavar="WORD", help="the operation")
+
+
+def arrange(words: list[str]) -> list[str]:
+    """Options first, then `--`: a word of the operation may begin with a dash, and options may follow the file name."""
+    options: list[str] = []
+    rest = words[1:]
+    operands: list[str] = []
+    while rest and not (len(operands) > 0 and not rest[0].startswith("-")):
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            operands.append(word)
+        elif word == "--":
+            break
+        else:
+            options.append(word)
+            if word in ("--as", "--timeout") and rest:
+                options.append(rest.pop(0))
+    if not operands and rest:
+        operands.append(rest.pop(0))
+    return [words[0], *options, *(["--"] if operands else []), *operands, *rest]
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the rendered result; 1 if the operation failed, 3 if its outcome is unknown."""
+    logging.getLogger("pbft").addHandler(logging.NullHandler())  # what matters is said at the end
     config = ClusterConfig.load(args.cluster)
     application = load_application(config.group.app, config.path.parent)
     if not config.clients:
         raise ConfigError(f"{config.path}: lists no [[client]], so nobody may call")
     name = args.name or config.clients[0].name
     config.client(name)
-    if not args.words:
-        raise ConfigError("no operation given: pbft call CLUSTER.toml WORD...")
     if not 0 < args.timeout < 1e6:
         raise ConfigError(f"--timeout {args.timeout} is not a number of seconds above 0")
     try:
@@ -57,7 +77,7 @@ async def _call(config: ClusterConfig, name: str, operation: bytes, query: bool,
 
 
 def _explain(error: BaseException) -> int:
-    found = _client_error(error)
+    found = first_of(error, (ClientError,))
     if found is None:
         raise first_known(error) or error
     print(f"pbft: {found}", file=sys.stderr)
@@ -66,9 +86,3 @@ def _explain(error: BaseException) -> int:
     if isinstance(found, RequestTimeout):
         return 3
     return 2 if isinstance(found, RequestRejected) else 3
-
-
-def _client_error(error: BaseException) -> ClientError | None:
-    if isinstance(error, BaseExceptionGroup):
-        return next((e for inner in error.exceptions if (e := _client_error(inner)) is not None), None)
-    return error if isinstance(error, ClientError) else None

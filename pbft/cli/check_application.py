@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pbft.application import Application, Context, OperationError
+from pbft.application import Application, OperationError
 from pbft.cli.applications import full_name, load_application
 from pbft.config import ConfigError
 from pbft.execution.operations import Operations
@@ -48,7 +48,7 @@ def trace(application: type[Application], operations: list[bytes]) -> Iterator[t
     instance.load()
     runner = Operations(instance, state, _RESULT_MAX)
     for number, operation in enumerate(operations, 1):
-        outcome, result = runner.execute(operation, Context(number, 0, 1 << 63, 1_000_000 * number, b"s" * 16))
+        [(outcome, result)] = runner.execute([operation], number, 0, 1 << 63, 1_000_000 * number, b"s" * 16)
         instance.save()
         yield f"{int(outcome)}:{result.hex()}", state.checkpoint().digest.hex()
 

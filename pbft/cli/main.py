@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.add_argument("--debug", action="store_true", help="show tracebacks")
         if name == wanted:
-            importlib.import_module(module).add_arguments(sub)
+            loaded = importlib.import_module(module)
+            loaded.add_arguments(sub)
+            if hasattr(loaded, "arrange"):
+                words = loaded.arrange(words)
     try:
         args = parser.parse_args(words)
     except SystemExit as exit_:
@@ -78,6 +81,11 @@ def _known_errors() -> tuple[type[BaseException], ...]:
 
 def first_known(error: BaseException) -> BaseException | None:
     """The error that an operator can do something about, also inside a group of them."""
+    return first_of(error, _known_errors())
+
+
+def first_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+    """The first error of these kinds, also inside a group."""
     if isinstance(error, BaseExceptionGroup):
-        return next((found for inner in error.exceptions if (found := first_known(inner)) is not None), None)
-    return error if isinstance(error, _known_errors()) else None
+        return next((found for inner in error.exceptions if (found := first_of(inner, kinds)) is not None), None)
+    return error if isinstance(error, kinds) else None

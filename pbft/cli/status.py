@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def ask(replica: int, admin: Address, seconds: float) -> dict[str, object]:
     """The status of one replica; with `reachable` false and nothing else known if it does not answer in time."""
-    unknown: dict[str, object] = {field: None for field in FIELDS} | {"id": replica, "reachable": False}
+    unknown: dict[str, object] = dict.fromkeys(FIELDS) | {"id": replica, "reachable": False}
     try:
         with socket.create_connection((admin.host, admin.port), seconds) as connection:
             connection.settimeout(seconds)
