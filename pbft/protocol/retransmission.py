@@ -19,7 +19,9 @@ from pbft.protocol.requests import Requests
 
 _COMMITTED_AT_ONCE = 256
 _FETCH_AT_ONCE = 64
-_BYTES_PER_INTERVAL = 16 << 20
+_BYTES_PER_INTERVAL = 4 << 20
+"""What one peer can make this replica send between two of its own STATUS."""
+_STATUS_PER_INTERVAL = 16
 _FETCH_REPLY_BYTES = 1 << 20
 
 
@@ -36,6 +38,7 @@ class Retransmission:
         self._checkpoints = checkpoints
         self._next_status = 0.0
         self._served: dict[int, int] = {}
+        self._answered: dict[int, int] = {}
         self._asked: dict[int, tuple[float, int]] = {}
         """Number -> (when its body was asked for, how many times)."""
         self._offered_to = 0
@@ -58,6 +61,7 @@ class Retransmission:
             return  # never much more often than the interval, whatever others send
         if core.now >= self._next_status:
             self._served.clear()
+            self._answered.clear()
             self._requests.forward_again()
         self._next_status = core.now + self.interval
         core.behind = self.cannot_catch_up
@@ -151,9 +155,10 @@ class Retransmission:
     def on_status(self, sender: int, status: Status) -> Refused | None:
         """Resend what `sender` lacks: certificate, CHECKPOINTs, COMMITTED, and votes of the present view."""
         core = self._core
-        self._peers[sender] = status
-        if self._served.get(sender, 0) > _BYTES_PER_INTERVAL:
+        self._answered[sender] = answered = self._answered.get(sender, 0) + 1
+        if answered > _STATUS_PER_INTERVAL or self._served.get(sender, 0) > _BYTES_PER_INTERVAL:
             return core.refuse(sender, Refused.TOO_OFTEN)
+        self._peers[sender] = status
         if status.stable < core.log.low:
             core.send(sender, Stable(core.log.certificate))
         for checkpoint in self._checkpoints.own_above(status.stable):

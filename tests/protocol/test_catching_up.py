@@ -212,7 +212,7 @@ def test_what_a_peer_can_make_a_replica_send_is_bounded() -> None:
     m = c.members[1]
     digest = m.executed[1]
     entries = tuple((2, digest) for _ in range(256))
-    m.replica.retransmission._served[2] = (16 << 20) - 100
+    m.replica.retransmission._served[2] = (4 << 20) - 100
     m.give(2, Fetch(entries))
     assert 1 <= len(c.take(Body)) <= 2
     assert m.refused(2, "too-often") == 1

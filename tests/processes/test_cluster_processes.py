@@ -1,0 +1,286 @@
+"""Real processes, sockets and disks, driven by the command line as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import campaign
+import pytest
+import trio
+
+from pbft.cli.children import Children
+from pbft.cli.status import FIELDS, ask_all
+from pbft.client import BlockingClient, Client, OperationFailed
+from pbft.config_file import ClusterConfig
+
+pytestmark = pytest.mark.slow
+
+
+def pbft(*words: object, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    command = [sys.executable, "-m", "pbft", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+
+@contextmanager
+def up(config: ClusterConfig, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """`pbft up`, ready; stopped by SIGTERM at the end."""
+    command = [sys.executable, "-m", "pbft", "up", str(config.path), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        n = len(config.replicas)
+        assert process.stdout.readline() == f"ready: {n}/{n} replicas, view 0\n"
+        yield process
+    finally:
+        begun = time.monotonic()
+        process.terminate()
+        assert process.wait(10) == 0
+        assert time.monotonic() - begun < 8
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def replicas_running(config: ClusterConfig) -> list[str]:
+    """Command lines of replica processes of this cluster."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if "replica" in words and str(config.path) in words:
+            found.append(" ".join(words))
+    return found
+
+
+@pytest.mark.parametrize("replicas", [4, 7])
+@pytest.mark.scenario("I06")
+def test_up_call_status_and_everything_is_there_after_a_restart(replicas: int) -> None:
+    """The command line from first start to second, with 4 and with 7 replicas."""
+    with campaign.cluster(replicas, app="kv") as config:
+        with up(config):
+            assert pbft("call", config.path, "--as", "alice", "put", "a", "1").returncode == 0
+            assert pbft("call", config.path, "--as", "bob", "get", "a").stdout == "1\n"
+            done = pbft("status", config.path, "--json")
+            rows = json.loads(done.stdout)
+            assert [r["id"] for r in rows] == list(range(replicas))
+            for row in rows:
+                assert set(FIELDS) <= set(row)
+                assert row["reachable"] is True and row["view"] == 0 and row["primary"] == 0
+                assert row["connected_peers"] == replicas - 1 and row["last_executed"] >= 2
+                assert row["in_view_change"] is False and row["recovering"] is False
+                assert row["high_watermark"] - row["low_watermark"] == 256
+            failed = pbft("call", config.path, "cas", "a", "9", "2")
+            assert failed.returncode in (0, 1)
+        assert replicas_running(config) == []
+        with up(config):
+            assert pbft("call", config.path, "get", "a").stdout == "1\n"
+        down = pbft("status", config.path, "--json")
+        assert down.returncode == 3 and not any(r["reachable"] for r in json.loads(down.stdout))
+        assert pbft("call", config.path, "--timeout", "0.5", "get", "a").returncode == 3
+
+
+def test_replicas_end_when_their_parent_is_killed() -> None:
+    """Nothing is left behind, even after SIGKILL of `pbft up`."""
+    with campaign.cluster() as config:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pbft", "up", str(config.path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        deadline = time.monotonic() + 8
+        while replicas_running(config) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert replicas_running(config) == []
+
+
+@pytest.mark.scenario("I03")
+def test_a_port_in_use_is_one_sentence() -> None:
+    """`up` names the replica and the address, and exits with 2."""
+    with campaign.cluster() as config, socket.socket() as taken:
+        address = config.replicas[1].address
+        taken.bind((address.host, address.port))
+        taken.listen()
+        done = pbft("up", config.path)
+        assert done.returncode == 2
+        assert "replica 1" in done.stderr and str(address.port) in done.stderr
+        assert replicas_running(config) == []
+
+
+@pytest.mark.scenario("B20")
+def test_a_second_process_on_one_data_directory_is_refused() -> None:
+    """It names the process that holds the directory, and exits with 2."""
+    with campaign.cluster() as config, up(config):
+        port = campaign.free_ports(2)
+        done = pbft("replica", config.path, 1, "--listen", f"127.0.0.1:{port}")
+        assert done.returncode == 2 and "process" in done.stderr
+
+
+@pytest.mark.scenario("B18", "E11")
+def test_nothing_acknowledged_is_lost_when_all_are_killed() -> None:
+    """SIGKILL of all four at random instants under load; the big campaign does it twenty times."""
+    found = campaign.kill_all(rounds=3)
+    assert found["acknowledged"] > 0
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+@pytest.mark.scenario("E09")
+def test_work_goes_on_without_a_backup_which_then_catches_up(how: str) -> None:
+    """Without client traffic it comes to the others' last_executed."""
+    found = campaign.backup_gone(2.0, callers=32, how=how)
+    assert found["ops_per_s_without_it"] > 0
+
+
+@pytest.mark.parametrize("name", ["lying-replies", "replaying", "flooding", "equivocating-votes", "false-checkpoints"])
+@pytest.mark.scenario("E08", "G18")
+def test_results_stay_right_beside_a_misbehaving_replica(name: str) -> None:
+    """Exactly once, equal digests; a liar in replies is named."""
+    found = campaign.adversary(name, 2.0)
+    assert found["acknowledged"] > 0
+    assert list(found["outvoted"]) == ([3] if name == "lying-replies" else [])
+
+
+@pytest.mark.scenario("G17")
+def test_strangers_do_not_stop_service() -> None:
+    """Garbage and idle connections at every replica."""
+    found = campaign.strangers(idle=200, seconds=1.0)
+    assert found["ops_per_s_with_them"] > 0
+
+
+@pytest.mark.scenario("E12", "E13")
+def test_clients_come_and_go() -> None:
+    """Each of many short connections gets its reply, and a session of its own."""
+
+    async def play(config: ClusterConfig) -> None:
+        for i in range(1, 31):
+            async with Client.connect(config, name="alice") as client:
+                assert int(await client.invoke(b"inc", timeout=10)) == i
+
+    with campaign.cluster() as config, Children(config) as children:
+        campaign.start(children)
+        trio.run(play, config)
+
+
+def test_two_processes_may_use_one_key() -> None:
+    """Each has a session of its own."""
+    with campaign.cluster() as config, Children(config) as children:
+        campaign.start(children)
+        with BlockingClient(config, name="alice") as one, BlockingClient(config, name="alice") as two:
+            results = [int(c.invoke(b"inc")) for _ in range(10) for c in (one, two)]
+        assert results == list(range(1, 21))
+
+
+def test_volatile_says_so_and_does_not_vote_after_a_restart() -> None:
+    """`--volatile` shows in the status; a restarted one has no past (rule 1.7)."""
+    with campaign.cluster() as config, Children(config, volatile=True) as children:
+        rows = campaign.start(children)
+        assert all(r["volatile"] and not r["recovering"] for r in rows)
+        children.kill(2)
+        with BlockingClient(config, name="alice") as client:
+            assert client.invoke(b"inc") == b"1"
+        children.start(2)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            row = ask_all(config, 0.5)[2]
+            if row["reachable"] and row["last_executed"] == 2:
+                break
+            time.sleep(0.1)
+        assert row["recovering"] and "does not vote" in str(row["halted"])
+        assert row["last_executed"] == 2, "it follows the others all the same"
+
+
+def test_a_lost_disk_is_noticed() -> None:
+    """Data gone and start token used: the replica says so, follows, and does not vote (rule 1.7)."""
+    import shutil
+
+    with campaign.cluster() as config, Children(config) as children:
+        campaign.start(children)
+        with BlockingClient(config, name="alice") as client:
+            client.invoke(b"inc")
+            children.kill(3)
+            shutil.rmtree(config.data_directory(3))
+            children.start(3)
+            deadline = time.monotonic() + 10
+            while not ask_all(config, 0.5)[3]["reachable"] and time.monotonic() < deadline:
+                time.sleep(0.1)
+            client.invoke(b"inc")
+            row = ask_all(config, 0.5)[3]
+        assert row["recovering"] and "lost its past" in str(row["halted"])
+
+
+SLOW = '''
+import time
+from pbft.application import Application, Context
+class Slow(Application):
+    """Sleeps as long as it is told, on the replica it is told."""
+    def execute(self, operation: bytes, context: Context) -> bytes:
+        import os, sys
+        seconds, _, who = operation.decode().partition(" ")
+        if not who or f" {who} " in " " + " ".join(sys.argv[2:4]) + " ":
+            time.sleep(float(seconds))
+        return b"done"
+    def query(self, operation: bytes, context: Context) -> bytes:
+        return b""
+'''
+
+
+@pytest.mark.scenario("J04", "J05")
+def test_an_application_that_takes_long_stops_no_links(tmp_path: Path) -> None:
+    """While one replica is stuck in the application for ever, the others go on; links and status stay alive."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    with campaign.cluster(app=f"{tmp_path}/slow.py:Slow") as config, Children(config) as children:
+        campaign.start(children)
+        with BlockingClient(config, name="alice") as client:
+            assert client.invoke(b"3600 2", timeout=20) == b"done"
+            assert client.invoke(b"1", timeout=20) == b"done"
+            rows = ask_all(config, 1.0)
+        assert all(r["reachable"] and r["connected_peers"] == 3 for r in rows)
+        assert rows[2]["last_executed"] < rows[0]["last_executed"]
+
+
+def test_the_applications_no_reaches_the_caller() -> None:
+    """OperationFailed carries the application's text."""
+    with campaign.cluster(app="counter") as config, Children(config) as children:
+        campaign.start(children)
+        with BlockingClient(config, name="alice") as client, pytest.raises(OperationFailed, match="usage"):
+            client.invoke(b"nonsense")
+        done = pbft("call", config.path, "--as", "alice", "nonsense")
+        assert done.returncode == 1 and "usage" in done.stderr
+
+
+def test_the_demonstration_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Exit 0, a checked summary, no file and no process."""
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pbft", "demo", "--seconds", "1.5"], capture_output=True, text=True, timeout=90, env=env
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "wrong results: 0" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demonstration_stops_cleanly_on_sigterm(tmp_path: Path) -> None:
+    """Interrupted in the middle, it takes everything with it."""
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-m", "pbft", "demo"], stdout=subprocess.PIPE, text=True, env=env)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "ops/s" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) != 0
+    process.stdout.close()
+    assert list(tmp_path.iterdir()) == []
