@@ -12,8 +12,8 @@ SEAL_DOMAIN = b"replica"
 _KEYS_PER_CLIENT = 64
 _KEY_LIFETIME = 24 * 3600.0
 _OVERLAP = 600.0
-"""Seconds for which requests made under the key of a link that has ended are still accepted (rule 1.18): long enough for
-a PRE-PREPARE that carries one to reach a backup which was cut off or down meanwhile."""
+"""Seconds for which requests made under the key of a link that has ended are still accepted (rule 1.18): long enough
+for a PRE-PREPARE that carries one to reach a backup which was cut off or down meanwhile."""
 
 
 class KeyAuthentication:

@@ -167,7 +167,6 @@ class Refusal(NamedTuple):
     reason: str
 
 
-
 Message = (
     Request | PrePrepare | Prepare | Commit | Checkpoint | Committed | Status | Fetch | Body | Stable | Nack
     | Reply | Refusal

@@ -26,7 +26,6 @@ from pbft.protocol.records import (
 )
 from pbft.protocol.votes import Votes
 
-
 _KEYS_PER_CLIENT = 8
 
 

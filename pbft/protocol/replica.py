@@ -152,7 +152,7 @@ class Replica:
         self.retransmission.on_peer_up(peer)
 
     def on_client_key(self, client: int, key_id: bytes, key: bytes) -> None:
-        """A link to a client is up, or has a new key: requests authenticated with it must be verifiable after a crash."""
+        """A link to a client is up, or has a new key: what it authenticates must be verifiable after a crash."""
         if key_id not in self.core.log.client_keys.get(client, {}):
             self.core.record(ClientKey(client, key_id, key))
 

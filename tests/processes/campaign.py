@@ -1,9 +1,9 @@
 """Campaigns on real processes, sockets and disks: small ones run in the test suite, big ones from the command line.
 
-    python tests/processes/campaign.py kill-all --rounds 20
-    python tests/processes/campaign.py backup-gone --seconds 10 --callers 64
-    python tests/processes/campaign.py adversary --name flooding --seconds 60
-    python tests/processes/campaign.py strangers --idle 2000 --seconds 10
+python tests/processes/campaign.py kill-all --rounds 20
+python tests/processes/campaign.py backup-gone --seconds 10 --callers 64
+python tests/processes/campaign.py adversary --name flooding --seconds 60
+python tests/processes/campaign.py strangers --idle 2000 --seconds 10
 """
 
 from __future__ import annotations

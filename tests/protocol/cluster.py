@@ -82,7 +82,9 @@ class RecordingExecutor:
 
     def answer(self, request: ClientRequest) -> Result:
         result = b"answer"
-        return Result(request.client, request.session, request.id, request.digest, 255, digest(b"result", result), result)
+        return Result(
+            request.client, request.session, request.id, request.digest, 255, digest(b"result", result), result
+        )
 
 
 class HandLog:
@@ -202,11 +204,20 @@ class Cluster:
     def backups(self) -> list[Member]:
         return self.members[1:]
 
-    def request(self, client: int = ALICE, operation: bytes = b"op", authenticator: bytes = b"all", **fields: int) -> Request:
+    def request(
+        self, client: int = ALICE, operation: bytes = b"op", authenticator: bytes = b"all", **fields: int
+    ) -> Request:
         """A REQUEST with a fresh id."""
         self._next_id += 1
         request_id = fields.get("id", self._next_id)
-        body = operations_body(client, fields.get("session", self._sessions[client]), request_id, fields.get("floor", max(0, request_id - 32)), 255, [operation])
+        body = operations_body(
+            client,
+            fields.get("session", self._sessions[client]),
+            request_id,
+            fields.get("floor", max(0, request_id - 32)),
+            255,
+            [operation],
+        )
         return Request(body, authenticator)
 
     def open(self, client: int = ALICE) -> None:

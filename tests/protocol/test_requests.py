@@ -71,7 +71,8 @@ def test_an_old_request_after_newer_ones_is_answered_not_executed() -> None:
 
 @pytest.mark.scenario("E22")
 @pytest.mark.parametrize(
-    "message", [Prepare(0, 1, b"x" * 32), Commit(0, 1, b"x" * 32), PrePrepare(0, 1, b"x" * 32, b""), Nack(1, ALICE, b"x" * 32)]
+    "message",
+    [Prepare(0, 1, b"x" * 32), Commit(0, 1, b"x" * 32), PrePrepare(0, 1, b"x" * 32, b""), Nack(1, ALICE, b"x" * 32)],
 )
 def test_protocol_messages_from_a_client_are_refused(message: object) -> None:
     """A client may send REQUEST and nothing else."""
