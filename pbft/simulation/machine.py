@@ -1,0 +1,299 @@
+"""A replica as a machine: a host, an executor, a disk that forgets what was not synced, a clock that may be off."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
+
+from pbft.apps.counter import Counter
+from pbft.batch import Batch, ClientRequest
+from pbft.config import Group
+from pbft.execution import ExecutionSnapshot, Executor
+from pbft.execution.results import Executed
+from pbft.host import Host, Ports, restore
+from pbft.messages import Message, Refusal, Reply, encode
+from pbft.misbehaviour import Misbehaviour
+from pbft.protocol.effects import ALL, Evidence
+from pbft.protocol.records import Record, decode_record
+from pbft.simulation.keys import SimulatedAuthentication, signature
+from pbft.simulation.network import Network
+from pbft.simulation.world import World
+from pbft.storage.checkpoints import CheckpointStore
+from pbft.storage.group_commit import SynchronousLog
+from pbft.storage.simulated_files import SimulatedDirectory
+from pbft.storage.wal import open_log
+
+_SEGMENT = 1 << 16
+_TICK = 0.02
+
+
+class Observer(Protocol):
+    """What oracles may watch of a correct machine."""
+
+    def on_record(self, machine: Machine, position: int, record: Record) -> None:
+        """A record was appended, not yet synced."""
+
+    def on_durable(self, machine: Machine, position: int) -> None:
+        """The log is durable up to here."""
+
+    def on_crash(self, machine: Machine) -> None:
+        """What was not durable is gone."""
+
+    def on_send(self, machine: Machine, to: int, message: Message) -> None:
+        """A message leaves."""
+
+    def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
+        """A batch was executed."""
+
+    def on_evidence(self, machine: Machine, evidence: Evidence) -> None:
+        """The machine accuses somebody."""
+
+    def on_step(self, machine: Machine) -> None:
+        """A sweep is over."""
+
+
+class _LogPort:
+    """The log, with an observer on it."""
+
+    def __init__(self, machine: Machine, log: SynchronousLog) -> None:
+        self._machine, self._log = machine, log
+
+    @property
+    def durable_position(self) -> int:
+        return self._log.durable_position
+
+    def append(self, record: bytes) -> int:
+        position = self._log.append(record)
+        self._machine.recorded(position, record)
+        return position
+
+    def cut(self, below_position: int) -> None:
+        self._log.cut(below_position)
+
+
+class Machine:
+    """One replica of the simulated cluster."""
+
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        group: Group,
+        me: int,
+        observer: Observer,
+        misbehaviour: Misbehaviour | None = None,
+    ) -> None:
+        self.world, self.network, self.group, self.me = world, network, group, me
+        self._observer = observer
+        self.misbehaviour = misbehaviour
+        self.directory = SimulatedDirectory()
+        self.skew = 0.0
+        self.pause_until = 0.0
+        self.boots = 0
+        self.up = False
+        self._random: Random = world.stream(f"machine {me}")
+        network.attach(me, self._arrived)
+        self.on_up: Callable[[int], None] = lambda me: None
+        self.on_down: Callable[[int], None] = lambda me: None
+
+    @property
+    def is_correct(self) -> bool:
+        """Whether oracles hold it to the rules."""
+        return self.misbehaviour is None
+
+    # ---- life
+
+    def start(self) -> None:
+        """Boot from what the disk holds."""
+        self.boots += 1
+        self.up = True
+        wal, replay = open_log(
+            self.directory,
+            self.group.cluster,
+            self.me,
+            segment_bytes=_SEGMENT,
+            random_bytes=self._random.randbytes,
+        )
+        records = list(replay)
+        self._store = CheckpointStore(self.directory)
+        stored = self._store.load()
+        if stored is None:
+            self.executor = Executor(self.group, Counter)
+        else:
+            self.executor = Executor.restore(self.group, Counter, stored.meta, stored.chunks())
+        self._log = SynchronousLog(wal, lambda position: None, lambda error: None)
+        self._jobs: deque[tuple[int, Batch]] = deque()
+        self._snapshots: dict[int, ExecutionSnapshot] = {}
+        self._flush_due = self._sync_due = self._execution_due = False
+        replica = restore(
+            self.group,
+            self.me,
+            lambda body: signature(self.me, body, 160),
+            b"secret %d" % self.me,
+            records,
+            self.boots,
+            self.executor.start(),
+        )
+        ports = Ports(
+            _LogPort(self, self._log), self._send, self._execute, self._answer, self._stable, self._on_evidence
+        )
+        self.host = Host(replica, SimulatedAuthentication(self.group, self.me), ports)
+        self.world.note(f"{self.me} starts, boot {self.boots}, {len(records)} records")
+        for other in range(len(self.group.replicas)):
+            if other != self.me:
+                replica.on_peer_up(other)
+        self._soon(self._tick)
+        self._want_flush()
+        self.on_up(self.me)
+
+    def crash(self) -> None:
+        """Power off: unsynced writes, and everything in memory, are lost."""
+        self.up = False
+        self.directory.crash(self.world.disks)
+        self.world.note(f"{self.me} crashes")
+        if self.is_correct:
+            self._observer.on_crash(self)
+        self.on_down(self.me)
+
+    def pause(self, seconds: float) -> None:
+        """The process stands still; what arrives waits."""
+        self.pause_until = self.world.now + seconds
+
+    # ---- events
+
+    def _soon(self, action: Callable[[], None], delay: float = 0.0) -> None:
+        """Do something later, unless this boot has ended by then, and not while paused."""
+        boot = self.boots
+
+        def guarded() -> None:
+            if self.up and self.boots == boot:
+                if self.world.now < self.pause_until:
+                    self.world.after(self.pause_until - self.world.now, guarded)
+                else:
+                    action()
+
+        self.world.after(delay, guarded)
+
+    def _arrived(self, sender: int, body: bytes) -> None:
+        if self.up:
+            self._soon(lambda: self._receive(sender, body))
+
+    def _receive(self, sender: int, body: bytes) -> None:
+        self._set_time()
+        self.host.receive(sender, body)
+        self._want_flush()
+
+    def _tick(self) -> None:
+        self._set_time()
+        self.host.tick()
+        self._flush()
+        self._soon(self._tick, _TICK)
+
+    def _set_time(self) -> None:
+        self.host.set_time(self.world.now, int((self.world.now + self.skew) * 1e6))
+
+    def _want_flush(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._soon(self._flush, 0.00005)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        self.host.flush()
+        if self._log.pending_bytes and not self._sync_due:
+            self._sync_due = True
+            self._soon(self._sync, 0.0002 + self.world.disks.random() * self.world.disks.choice((0.001, 0.001, 0.02)))
+        if self.is_correct:
+            self._observer.on_step(self)
+
+    def _sync(self) -> None:
+        self._sync_due = False
+        self._log.flush()
+        position = self._log.durable_position
+        if self.is_correct:
+            self._observer.on_durable(self, position)
+        self._set_time()
+        self.host.durable(position)
+        self._flush()
+
+    # ---- ports
+
+    def recorded(self, position: int, record: bytes) -> None:
+        """A record was appended."""
+        if self.is_correct:
+            self._observer.on_record(self, position, decode_record(record))
+
+    def _send(self, to: int, body: bytes, message: Message) -> None:
+        receivers = [i for i in range(len(self.group.replicas)) if i != self.me] if to == ALL else [to]
+        for receiver in receivers:
+            if self.misbehaviour is not None:
+                for other, bent in self.misbehaviour.outgoing(receiver, message):
+                    self.network.send(self.me, other, body if bent is message else encode(bent))
+                continue
+            if not isinstance(message, (Reply, Refusal)):
+                self.world.note(f"{self.me}>{receiver} {describe(message)}")
+            self.network.send(self.me, receiver, body)
+        if self.is_correct:
+            self._observer.on_send(self, to, message)
+
+    def _execute(self, number: int, batch: Batch) -> Executed | None:
+        if not self._jobs and self._random.random() < 0.5:
+            return self._run(number, batch)
+        self._jobs.append((number, batch))
+        if not self._execution_due:
+            self._execution_due = True
+            self._soon(self._execute_next, self._random.random() * self._random.choice((0.001, 0.001, 0.05)))
+        return None
+
+    def _execute_next(self) -> None:
+        self._execution_due = False
+        done = self._run(*self._jobs.popleft())
+        if self._jobs:
+            self._execution_due = True
+            self._soon(self._execute_next, self._random.random() * 0.001)
+        self._set_time()
+        self.host.executed(done)
+        self._flush()
+
+    def _run(self, number: int, batch: Batch) -> Executed:
+        done = self.executor.execute(number, batch)
+        self.world.note(f"{self.me} executes {number} {batch.digest.hex()[:6]} ({len(batch.requests)})")
+        if self.is_correct:
+            self._observer.on_executed(self, batch, done)
+        if number % self.group.tunables.checkpoint_interval == 0:
+            self._snapshots[number] = self.executor.snapshot()
+            while len(self._snapshots) > 4:
+                del self._snapshots[min(self._snapshots)]
+        return done
+
+    def _answer(self, request: ClientRequest) -> None:
+        result = self.executor.answer(request)
+        if result is not None:
+            self.host.answered(result)
+
+    def _stable(self, number: int) -> None:
+        snapshot = self._snapshots.get(number)
+        if snapshot is not None and self._random.random() < 0.5:
+            self._store.write(number, snapshot.meta(), snapshot.chunks())
+            self.host.checkpoint_durable(number)
+            self.world.note(f"{self.me} has state {number} on disk")
+
+    def _on_evidence(self, evidence: Evidence) -> None:
+        self.world.note(f"{self.me} accuses {evidence.culprit}: {evidence.kind}")
+        if self.is_correct:
+            self._observer.on_evidence(self, evidence)
+
+
+def describe(message: Message) -> str:
+    """A message in one short line."""
+    words = [type(message).__name__.upper()]
+    for value in message:
+        if isinstance(value, bytes):
+            words.append(value.hex()[:6])
+        elif isinstance(value, tuple):
+            words.append(f"x{len(value)}")
+        else:
+            words.append(str(value))
+    return " ".join(words)

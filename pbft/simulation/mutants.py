@@ -1,0 +1,341 @@
+"""Seeded bugs that prove the simulator: each breaks one rule of the production code, and some oracle must notice.
+
+A mutant replaces one function for the length of a run. `pbft simulate --mutants` prints which oracle caught which, and
+after how many runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pbft.client.collector import Collector
+from pbft.config import Quorums
+from pbft.execution.executor import Executor
+from pbft.execution.sessions import Session, Sessions
+from pbft.messages import Body, Checkpoint
+from pbft.protocol.checkpoints import Checkpoints
+from pbft.protocol.core import Core
+from pbft.protocol.delivery import Delivery
+from pbft.protocol.effects import Outbox, Send
+from pbft.protocol.log import Slot
+from pbft.protocol.ordering import Ordering
+from pbft.protocol.records import Accepted, Executing, Record
+from pbft.protocol.retransmission import Retransmission
+from pbft.protocol.sessions import SessionMirror, Verdict
+from pbft.protocol.votes import Votes
+from pbft.simulation.keys import SimulatedAuthentication
+from pbft.simulation.run import Outcome, Scenario, simulate
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One broken rule."""
+
+    name: str
+    breaks: str
+    patches: Callable[[], list[Patch]]
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """Replace, and put back at the end."""
+    with ExitStack() as stack:
+        for owner, name, value in mutant.patches():
+            original = owner.__dict__[name]
+            stack.callback(setattr, owner, name, original)
+            setattr(owner, name, value)
+        yield
+
+
+def _smaller_quorum() -> list[Patch]:
+    original = Quorums.__post_init__
+
+    def broken(self: Quorums) -> None:
+        original(self)
+        object.__setattr__(self, "strong", self.strong - 1)
+
+    return [(Quorums, "__post_init__", broken)]
+
+
+def _own_vote_twice() -> list[Patch]:
+    original = Ordering._count_own
+
+    def broken(self: Ordering, slot: Slot, is_commit: bool) -> None:
+        assert slot.digest is not None
+        (slot.commits if is_commit else slot.prepares).add(1 << 20, slot.digest)
+        original(self, slot, is_commit)
+
+    return [(Ordering, "_count_own", broken)]
+
+
+def _own_vote_before_durable() -> list[Patch]:
+    original = Ordering.on_durable
+
+    def broken(self: Ordering, durable: int) -> None:
+        original(self, 1 << 60)
+
+    def retry(self: Ordering) -> None:
+        original(self, 1 << 60)
+
+    return [(Ordering, "on_durable", broken), (Ordering, "retry_held", retry)]
+
+
+def _said_before_durable() -> list[Patch]:
+    def broken(self: Outbox, send: Send, ready: list[Send]) -> None:
+        ready.append(send._replace(position=0))
+
+    return [(Outbox, "put", broken)]
+
+
+def _weak_commits() -> list[Patch]:
+    def broken(self: Ordering, slot: Slot) -> None:
+        if slot.committed or not slot.prepared_at or slot.digest is None or slot.batch is None:
+            return
+        if slot.commits.count(slot.digest) >= self._core.quorums.weak:
+            slot.committed = True
+            self._delivery.commit(slot.number, slot.batch)
+
+    return [(Ordering, "_try_committed", broken)]
+
+
+def _prepared_is_committed() -> list[Patch]:
+    def broken(self: Ordering, slot: Slot) -> None:
+        if slot.prepared_at and not slot.committed and slot.batch is not None:
+            slot.committed = True
+            self._delivery.commit(slot.number, slot.batch)
+
+    return [(Ordering, "_try_committed", broken)]
+
+
+def _digests_not_compared() -> list[Patch]:
+    return [(Votes, "count", lambda self, digest: len(self))]
+
+
+def _no_watermarks() -> list[Patch]:
+    return [(Ordering, "_refuse_place", lambda self, view, number: None)]
+
+
+def _executed_twice() -> list[Patch]:
+    return [
+        (Executor, "_known", lambda self, session, request: None),
+        (SessionMirror, "judge", lambda self, request, executed: Verdict.FRESH),
+    ]
+
+
+def _floor_too_high() -> list[Patch]:
+    original = Session.raise_floor
+    return [(Session, "raise_floor", lambda self, floor: original(self, floor + 1))]
+
+
+def _unchecked_body() -> list[Patch]:
+    def broken(self: Retransmission, sender: int, message: Body) -> None:
+        from pbft.batch import NULL_BATCH
+
+        if message.number in self._asked and message.number > self._delivery.handed:
+            batch = self._core.log.body(message.number, message.digest) or NULL_BATCH
+            self._delivery._ready[message.number] = batch
+
+    return [(Retransmission, "on_body", broken)]
+
+
+def _one_committed_believed() -> list[Patch]:
+    def broken(self: Delivery) -> Iterator[tuple[int, bytes]]:
+        number = self.handed + 1
+        while number in self._ready or number in self._claims:
+            if number not in self._ready:
+                yield number, self._claims[number].reached(1) or b""
+            number += 1
+
+    original = Retransmission.fetch_learned
+
+    def fetch(self: Retransmission) -> None:
+        for number, digest in list(self._delivery.learned()):
+            self._delivery._ready.setdefault(number, _made_up(digest))
+        original(self)
+
+    return [(Delivery, "learned", broken), (Retransmission, "fetch_learned", fetch)]
+
+
+def _made_up(digest: bytes) -> Any:
+    from pbft.batch import NULL_BATCH
+
+    return NULL_BATCH._replace(digest=digest)
+
+
+def _checkpoint_digests_not_compared() -> list[Patch]:
+    def broken(self: Checkpoints, checkpoint: Checkpoint) -> None:
+        if checkpoint.number <= self._core.log.low:
+            return
+        votes = self._votes.setdefault(checkpoint.number, {})
+        votes.setdefault(checkpoint.sender, checkpoint)
+        if len(votes) >= self._core.quorums.strong:
+            self._become_stable(tuple(votes.values()))
+
+    return [(Checkpoints, "_count", broken)]
+
+
+def _accepted_not_written() -> list[Patch]:
+    original = Core.record
+
+    def broken(self: Core, record: Record, batch: Any = None) -> int:
+        if isinstance(record, Accepted):
+            self.log.apply(record, self.outbox.position, batch)
+            return self.outbox.position
+        return original(self, record, batch)
+
+    return [(Core, "record", broken)]
+
+
+def _learned_not_written() -> list[Patch]:
+    original = Core.record
+
+    def broken(self: Core, record: Record, batch: Any = None) -> int:
+        if isinstance(record, Executing):
+            self.log.apply(record, self.outbox.position, batch)
+            return self.outbox.position
+        return original(self, record, batch)
+
+    return [(Core, "record", broken)]
+
+
+def _window_ignores_gaps() -> list[Patch]:
+    original = Delivery.hand_over
+
+    def broken(self: Delivery) -> None:
+        if self._ready and self.handed + 1 not in self._ready and self.handed >= self._core.log.executing:
+            self.handed = min(self._ready) - 1
+            self._core.log.executing = self.handed
+        original(self)
+
+    return [(Delivery, "hand_over", broken)]
+
+
+def _local_eviction() -> list[Patch]:
+    original = Sessions.open
+    born: dict[int, int] = {}
+
+    def broken(self: Sessions, number: int, request: Any, used: int) -> Any:
+        mine = self._by_client.get(request.client, [])
+        if born.setdefault(id(self), len(born)) % 2:
+            mine.reverse()
+            for session in mine:
+                session.used = -session.number
+        return original(self, number, request, used)
+
+    return [(Sessions, "open", broken)]
+
+
+def _results_not_digested() -> list[Patch]:
+    original = Session.encode
+    return [(Session, "encode", lambda self: original(self)[:-1] + bytes([id(self) >> 6 & 1]))]
+
+
+def _one_reply_believed() -> list[Patch]:
+    return [(Collector, "is_certified", lambda self, digest: True)]
+
+
+def _a_replica_counts_twice() -> list[Patch]:
+    original = Collector.add
+
+    def broken(self: Collector, replica: int, view: int, tentative: bool, digest: bytes, result: bytes) -> bool:
+        free = next((i for i, vote in enumerate(self._committed) if vote is None), replica)
+        return original(self, free, view, tentative, digest, result)
+
+    return [(Collector, "add", broken)]
+
+
+def _full_result_not_checked() -> list[Patch]:
+    def broken(self: Collector, replica: int, view: int, tentative: bool, digest: bytes, result: bytes) -> bool:
+        if result:
+            self._full[0] = (digest, result)
+        self._committed[replica] = digest
+        if self.is_certified(digest) and self._full:
+            self.accepted = digest, self._full[0][1]
+        return True
+
+    return [(Collector, "add", broken)]
+
+
+def _unverified_requests() -> list[Patch]:
+    return [(SimulatedAuthentication, "request_is_authentic", lambda self, request: True)]
+
+
+def _no_status() -> list[Patch]:
+    return [(Retransmission, "on_tick", lambda self: None)]
+
+
+def _proposes_numbers_again() -> list[Patch]:
+    original = Ordering.start
+
+    def broken(self: Ordering) -> None:
+        original(self)
+        self.next_number = max(self._core.log.low, self._delivery.executed) + 1
+        for number in [n for n in self._core.log.slots if n >= self.next_number]:
+            self._core.log.slots[number] = Slot(number)
+
+    return [(Ordering, "start", broken)]
+
+
+def _sends_dropped() -> list[Patch]:
+    original = Outbox.release
+
+    def broken(self: Outbox, durable: int, ready: list[Send]) -> None:
+        original(self, durable, [])
+
+    return [(Outbox, "release", broken)]
+
+
+def _stable_too_early() -> list[Patch]:
+    def broken(self: Checkpoints, checkpoint: Checkpoint) -> None:
+        if checkpoint.number > self._core.log.low:
+            self._votes.setdefault(checkpoint.number, {})[checkpoint.sender] = checkpoint
+            matching = tuple(v for v in self._votes[checkpoint.number].values() if v.digest == checkpoint.digest)
+            if len(matching) >= self._core.quorums.weak:
+                self._become_stable(matching)
+
+    return [(Checkpoints, "_count", broken)]
+
+
+MUTANTS = (
+    Mutant("quorum-too-small", "q is one too small everywhere", _smaller_quorum),
+    Mutant("own-vote-twice", "the own vote counts twice", _own_vote_twice),
+    Mutant("own-vote-undurable", "the own vote counts before it is on disk", _own_vote_before_durable),
+    Mutant("said-undurable", "messages leave before what they rest on is on disk", _said_before_durable),
+    Mutant("weak-commits", "f+1 COMMITs count as committed", _weak_commits),
+    Mutant("prepared-executes", "prepared batches execute", _prepared_is_committed),
+    Mutant("votes-any-digest", "votes for different digests count together", _digests_not_compared),
+    Mutant("no-watermarks", "numbers outside the window are taken", _no_watermarks),
+    Mutant("executes-twice", "a retransmitted request executes again", _executed_twice),
+    Mutant("floor-too-high", "a session's floor rises one too far", _floor_too_high),
+    Mutant("unchecked-body", "a fetched body is not compared with its digest", _unchecked_body),
+    Mutant("one-committed", "COMMITTED of one replica is believed", _one_committed_believed),
+    Mutant("checkpoints-any-digest", "CHECKPOINTs of different digests count together", _checkpoint_digests_not_compared),
+    Mutant("weak-checkpoints", "f+1 CHECKPOINTs are a stable certificate", _stable_too_early),
+    Mutant("accepted-unwritten", "accepted PRE-PREPAREs are not written", _accepted_not_written),
+    Mutant("executing-unwritten", "what executes is not written", _learned_not_written),
+    Mutant("gaps-skipped", "execution does not wait for lower numbers", _window_ignores_gaps),
+    Mutant("numbers-again", "a restarted primary proposes numbers again", _proposes_numbers_again),
+    Mutant("local-eviction", "which session is evicted depends on the replica", _local_eviction),
+    Mutant("digest-of-memory", "something local is in the state digest", _results_not_digested),
+    Mutant("one-reply", "a client believes one reply", _one_reply_believed),
+    Mutant("replica-twice", "a client counts one replica several times", _a_replica_counts_twice),
+    Mutant("result-unchecked", "a client does not digest the full result itself", _full_result_not_checked),
+    Mutant("unverified-requests", "requests are not verified", _unverified_requests),
+    Mutant("no-status", "nothing is retransmitted between replicas", _no_status),
+    Mutant("waiting-dropped", "messages that waited for the disk are lost", _sends_dropped),
+)
+
+
+def hunt(mutant: Mutant, most: int, first: int = 0) -> tuple[int, Outcome | None]:
+    """(runs needed, the outcome that caught it), or None after `most` runs."""
+    with applied(mutant):
+        for count in range(1, most + 1):
+            outcome = simulate(Scenario.draw(first + count))
+            if outcome.kind:
+                return count, outcome
+    return most, None

@@ -1,0 +1,307 @@
+"""What must never happen, watched by observers that know nothing of each other. Each names the rule it checks.
+
+They see correct machines only: what they record, make durable, send, execute and accuse; and what callers were told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pbft.batch import Batch
+from pbft.config import Quorums
+from pbft.execution.results import Executed
+from pbft.messages import Checkpoint, Commit, Message, Prepare, PrePrepare, Reply
+from pbft.protocol.delivery import CLAIM_AHEAD, MAX_AT_EXECUTOR
+from pbft.protocol.effects import Evidence, InvariantViolated
+from pbft.protocol.records import Accepted, Executing, OwnCheckpoint, Prepared, Record, StableCertificate
+from pbft.simulation.machine import Machine
+from pbft.simulation.workload import Ended
+from pbft.simulation.world import Violation
+
+
+class Oracle:
+    """An observer; what it does not care for it does not define."""
+
+    def on_record(self, machine: Machine, position: int, record: Record) -> None:
+        """A record was appended."""
+
+    def on_durable(self, machine: Machine, position: int) -> None:
+        """The log is durable up to here."""
+
+    def on_crash(self, machine: Machine) -> None:
+        """What was not durable is gone."""
+
+    def on_send(self, machine: Machine, to: int, message: Message) -> None:
+        """A message leaves."""
+
+    def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
+        """A batch was executed."""
+
+    def on_evidence(self, machine: Machine, evidence: Evidence) -> None:
+        """Somebody is accused."""
+
+    def on_step(self, machine: Machine) -> None:
+        """A sweep is over."""
+
+
+class Agreement(Oracle):
+    """No two correct replicas execute different batches at one number, nor come to different states. [CL99 §4.4]"""
+
+    def __init__(self) -> None:
+        self._batches: dict[int, bytes] = {}
+        self._states: dict[int, bytes] = {}
+
+    def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
+        """Compare with whoever was first."""
+        if self._batches.setdefault(done.number, batch.digest) != batch.digest:
+            raise Violation("agreement", f"replica {machine.me} executes another batch at {done.number}")
+        if done.state_digest and self._states.setdefault(done.number, done.state_digest) != done.state_digest:
+            raise Violation("equal states", f"replica {machine.me} has another state at {done.number}")
+
+    def on_record(self, machine: Machine, position: int, record: Record) -> None:
+        """A stable certificate is of the state that correct replicas have."""
+        if isinstance(record, StableCertificate):
+            first = record.checkpoints[0]
+            if self._states.get(first.number, first.digest) != first.digest:
+                raise Violation("equal states", f"a certificate of a wrong state at {first.number}")
+
+
+class Validity(Oracle):
+    """What executes was sent by the client in whose name it stands, and no correct client says this in its own."""
+
+    FORGED = b"inc 1000000"
+
+    def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
+        """The bad client forges one recognisable operation in another's name."""
+        for request in batch.requests:
+            if self.FORGED in request.operations:
+                raise Violation("validity", f"replica {machine.me} executes a forged request at {done.number}")
+
+
+class DurableVotes(Oracle):
+    """A vote is on disk before it leaves, and no vote contradicts an earlier one, also across crashes. Rule 1.5"""
+
+    def __init__(self) -> None:
+        self._records: dict[int, dict[int, Record]] = {}
+        self._accepted: dict[int, dict[tuple[int, int], bytes]] = {}
+        self._prepared: dict[int, dict[tuple[int, int], bytes]] = {}
+        self._checkpoints: dict[int, dict[int, bytes]] = {}
+        self._said: dict[tuple[int, str, int, int], bytes] = {}
+
+    def on_record(self, machine: Machine, position: int, record: Record) -> None:
+        """Remember until it is durable."""
+        self._records.setdefault(machine.me, {})[position] = record
+
+    def on_crash(self, machine: Machine) -> None:
+        """Unsynced records never were."""
+        self._records.pop(machine.me, None)
+
+    def on_durable(self, machine: Machine, position: int) -> None:
+        """These can be relied upon."""
+        waiting = self._records.get(machine.me, {})
+        for p in [p for p in waiting if p <= position]:
+            record = waiting.pop(p)
+            if isinstance(record, Accepted):
+                self._accepted.setdefault(machine.me, {})[record.view, record.number] = record.digest
+            elif isinstance(record, Prepared):
+                self._prepared.setdefault(machine.me, {})[record.view, record.number] = record.digest
+            elif isinstance(record, OwnCheckpoint):
+                checkpoint = record.checkpoint[0]
+                self._checkpoints.setdefault(machine.me, {})[checkpoint.number] = checkpoint.digest
+
+    def on_send(self, machine: Machine, to: int, message: Message) -> None:
+        """Is it on disk, and the same as ever?"""
+        if isinstance(message, (PrePrepare, Prepare)):
+            durable = self._accepted.get(machine.me, {}).get((message.view, message.number))
+            view, number, digest = message.view, message.number, message.digest
+        elif isinstance(message, Commit):
+            durable = self._prepared.get(machine.me, {}).get((message.view, message.number))
+            view, number, digest = message.view, message.number, message.digest
+        elif isinstance(message, Checkpoint) and message.sender == machine.me:
+            durable = self._checkpoints.get(machine.me, {}).get(message.number)
+            view, number, digest = 0, message.number, message.digest
+        else:
+            return
+        kind = type(message).__name__
+        if durable != digest:
+            raise Violation("durable before said", f"replica {machine.me} sends {kind} {number} that no disk holds")
+        if self._said.setdefault((machine.me, kind, view, number), digest) != digest:
+            raise Violation("no contradiction", f"replica {machine.me} sends two different {kind} at {number}")
+
+
+class DurableReplies(Oracle):
+    """A committed reply means that q - f correct replicas hold its batch prepared on disk. Rules 1.5, 1.16"""
+
+    def __init__(self, quorums: Quorums, faulty: int) -> None:
+        self._needed = quorums.strong - faulty
+        self._unsynced: dict[int, dict[int, Record]] = {}
+        self._held: dict[int, dict[int, bytes]] = {}
+        self._at: dict[tuple[int, int, int], tuple[int, bytes]] = {}
+
+    def on_record(self, machine: Machine, position: int, record: Record) -> None:
+        """Prepared here, or learned to be committed."""
+        if isinstance(record, (Prepared, Executing)):
+            self._unsynced.setdefault(machine.me, {})[position] = record
+
+    def on_crash(self, machine: Machine) -> None:
+        """Unsynced records never were."""
+        self._unsynced.pop(machine.me, None)
+
+    def on_durable(self, machine: Machine, position: int) -> None:
+        """Now it is held."""
+        waiting = self._unsynced.get(machine.me, {})
+        for p in [p for p in waiting if p <= position]:
+            record = waiting.pop(p)
+            if isinstance(record, (Prepared, Executing)):
+                self._held.setdefault(record.number, {})[machine.me] = record.digest
+
+    def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
+        """Which number a request executed at."""
+        for result in done.results:
+            self._at.setdefault((result.client, result.session, result.id), (done.number, done.digest))
+
+    def on_send(self, machine: Machine, to: int, message: Message) -> None:
+        """Count who could be asked again after a power cut."""
+        if not isinstance(message, Reply):
+            return
+        for request_id, tentative, _, _ in message.rows:
+            known = self._at.get((to, message.session, request_id))
+            if known is None or tentative:
+                continue
+            number, digest = known
+            holders = sum(d == digest for d in self._held.get(number, {}).values())
+            if holders < self._needed:
+                raise Violation(
+                    "durable before replied",
+                    f"replica {machine.me} answers for {number}, which {holders} of {self._needed} hold on disk",
+                )
+
+
+class Certificates(Oracle):
+    """A stable certificate has q distinct signers of one digest. Rule 1.4"""
+
+    def __init__(self, quorums: Quorums) -> None:
+        self._strong = quorums.strong
+
+    def on_record(self, machine: Machine, position: int, record: Record) -> None:
+        """Count it anew."""
+        if isinstance(record, StableCertificate):
+            senders = [c.sender for c in record.checkpoints]
+            values = [(c.number, c.digest) for c in record.checkpoints]
+            if len(dict.fromkeys(senders)) < self._strong or len(dict.fromkeys(values)) != 1:
+                raise Violation(
+                    "certificates", f"replica {machine.me} calls {values[0][0]} stable without q signatures"
+                )
+
+
+class Bounds(Oracle):
+    """Memory is bounded, and what only rises only rises. DESIGN 1.6"""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[int, int], tuple[int, int, int]] = {}
+
+    def on_step(self, machine: Machine) -> None:
+        """Look at every table."""
+        replica = machine.host.replica
+        try:
+            replica.check_invariants()
+        except InvariantViolated as error:
+            raise Violation("invariants", f"replica {machine.me}: {error}") from error
+        core, t = replica.core, machine.group.tunables
+        n = len(machine.group.replicas)
+        sizes = {
+            "slots": (len(core.log.slots), t.log_window),
+            "queue": (replica.requests.queue.count, t.pending_total),
+            "claims": (len(replica.delivery._claims), CLAIM_AHEAD),
+            "ready": (len(replica.delivery._ready), CLAIM_AHEAD + t.log_window),
+            "at the executor": (replica.delivery.handed - replica.delivery.executed, MAX_AT_EXECUTOR),
+            "checkpoint votes": (len(replica.checkpoints._votes), t.log_window // t.checkpoint_interval + n + 1),
+            "refusals": (len(core.refused), (n + 16) * 32),
+        }
+        for name, (size, bound) in sizes.items():
+            if size > bound:
+                raise Violation("bounded memory", f"replica {machine.me}: {size} {name}, bound {bound}")
+        now = (core.view, core.log.low, replica.delivery.executed)
+        before = self._last.get((machine.me, machine.boots), now)
+        if any(a < b for a, b in zip(now, before, strict=True)):
+            raise Violation("monotonic", f"replica {machine.me}: view, h or last_executed fell from {before} to {now}")
+        self._last[machine.me, machine.boots] = now
+
+
+class Accusations(Oracle):
+    """Nobody correct is ever accused, and nobody correct stops itself. Rule 1.10"""
+
+    def __init__(self, faulty: tuple[int, ...]) -> None:
+        self._faulty = faulty
+
+    def on_evidence(self, machine: Machine, evidence: Evidence) -> None:
+        """Only the faulty."""
+        if evidence.culprit not in self._faulty:
+            raise Violation(
+                "accusations", f"replica {machine.me} accuses {evidence.culprit}: {evidence.kind} {evidence.text}"
+            )
+
+
+@dataclass(slots=True)
+class All(Oracle):
+    """Hands everything to each of several oracles."""
+
+    oracles: tuple[Oracle, ...]
+
+    def on_record(self, machine: Machine, position: int, record: Record) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_record(machine, position, record)
+
+    def on_durable(self, machine: Machine, position: int) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_durable(machine, position)
+
+    def on_crash(self, machine: Machine) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_crash(machine)
+
+    def on_send(self, machine: Machine, to: int, message: Message) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_send(machine, to, message)
+
+    def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_executed(machine, batch, done)
+
+    def on_evidence(self, machine: Machine, evidence: Evidence) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_evidence(machine, evidence)
+
+    def on_step(self, machine: Machine) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_step(machine)
+
+
+def check_linearizable(calls: list[Ended], total: int) -> None:
+    """Results of counting are those of one order that respects real time, each operation at most once. Rule 1.15
+
+    `total` is the counter at the end. Raises Violation.
+    """
+    counted = sorted((c for c in calls if c.result is not None and not c.is_query), key=lambda c: c.result or 0)
+    results = [c.result for c in counted]
+    if len(dict.fromkeys(results)) != len(results):
+        raise Violation("exactly once", "two calls were given the same count")
+    unknown = sum(c.result is None and not c.is_query for c in calls)
+    if not len(counted) <= total <= len(counted) + unknown:
+        raise Violation("exactly once", f"the counter stands at {total}: {len(counted)} counted, {unknown} unknown")
+    earliest_end = float("inf")
+    for call in reversed(counted):
+        if earliest_end < call.begun:
+            raise Violation("linearizable", f"{call.result} was counted after a later count had been told")
+        earliest_end = min(earliest_end, call.ended)
+    for query in (c for c in calls if c.result is not None and c.is_query):
+        told = max((c.result or 0 for c in counted if c.ended < query.begun), default=0)
+        if not told <= (query.result or 0) <= total:
+            raise Violation("linearizable", f"a query read {query.result} after {told} had been told")
