@@ -61,6 +61,19 @@ class LyingReplies(Misbehaviour):
         return [(to, message._replace(rows=tuple(rows)))]
 
 
+class MismatchedResults(Misbehaviour):
+    """Tells clients the right digest with a wrong result behind it."""
+
+    name = "mismatched-results"
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """Every full result gets a byte that is not its own; the digest stays."""
+        if not isinstance(message, Reply):
+            return [(to, message)]
+        rows = [(i, t, d, r[:-1] + bytes([r[-1] ^ 1]) if r else b"") for i, t, d, r in message.rows]
+        return [(to, message._replace(rows=tuple(rows)))]
+
+
 class WrongDigests(Misbehaviour):
     """Votes for digests that nobody proposed."""
 
@@ -177,6 +190,7 @@ MISBEHAVIOURS: dict[str, type[Misbehaviour]] = {
     kind.name: kind
     for kind in (
         LyingReplies,
+        MismatchedResults,
         WrongDigests,
         EquivocatingVotes,
         FalseCheckpoints,

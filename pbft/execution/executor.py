@@ -64,9 +64,10 @@ class Executor:
             self._sessions = Sessions(tunables, self._session_state)
         except CodecError as error:
             raise SnapshotError(f"the session table of the stored state {number} cannot be read: {error}") from error
-        self._application = application(self._app_state)
-        self._application.load()
-        self._operations = Operations(self._application, self._app_state, tunables.result_max_bytes)
+        self.application = application(self._app_state)
+        """For those who look; only this class calls it to execute."""
+        self.application.load()
+        self._operations = Operations(self.application, self._app_state, tunables.result_max_bytes)
         self._snapshot: ExecutionSnapshot | None = None
         """That of `last_executed`, once it was asked for."""
 
@@ -206,7 +207,7 @@ class Executor:
         """The replicated state after the last batch; references, no copies. Raises what `Application.save` does."""
         if self._snapshot is not None:
             return self._snapshot
-        self._application.save()
+        self.application.save()
         self._sessions.write()
         if self._time != self._written_time:
             self._system[b"time"] = self._time.to_bytes(8, "big")

@@ -23,6 +23,9 @@ from pbft.simulation.keys import shared_key, signature
 from pbft.simulation.network import Network
 from pbft.simulation.world import World
 
+FORGED = b"inc 1000000"
+"""What no correct client asks for: only somebody else says it in its name."""
+
 
 class ActiveReplica:
     """A taken-over replica that makes up messages of its own; it holds its own keys only."""
@@ -62,7 +65,7 @@ class ActiveReplica:
         k = self._group.tunables.checkpoint_interval
         number = max(1, self._seen() + random.choice((-k, -1, 0, 1, 2, k, 1000, 1 << 40)))
         junk = random.randbytes(32)
-        choice = random.randrange(8)
+        choice = random.randrange(9)
         if choice == 0 and self._captured:
             return [random.choice(self._captured)]
         if choice == 1 and self._captured:
@@ -71,6 +74,10 @@ class ActiveReplica:
             return [bytes(body)]
         if choice == 2:
             return [random.randbytes(random.randint(0, 60))]
+        if choice == 3:  # in a client's name, as if it had come to this replica and were passed on
+            client = random.choice(sorted(self._group.clients))
+            forged = operations_body(client, 1 << 16 | random.randrange(3), random.randint(1, 60), 0, 255, [FORGED])
+            return [encode(Request(forged, random.choice((b"\x01" + bytes(160), b"\x00" + random.randbytes(96)))))]
         messages: list[Message] = [
             Prepare(0, number, junk),
             Commit(0, number, junk),
@@ -117,7 +124,7 @@ class BadClient:
             self._opened += 1
             self._send(body, self._signed(body), everybody=True)
         elif choice == 1:  # in another client's name
-            body = operations_body(self._victim, 1 << 16, random.randint(1, 60), 0, 255, [b"inc 1000000"])
+            body = operations_body(self._victim, 1 << 16, random.randint(1, 60), 0, 255, [FORGED])
             self._send(body, self._macs(body), everybody=random.random() < 0.5)
         elif choice == 2:
             self._send(random.randbytes(random.randint(1, 80)), b"\x00" * 97)

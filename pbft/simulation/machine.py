@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
-from pbft.apps.counter import Counter
+from pbft.application import Application
 from pbft.batch import Batch, ClientRequest
 from pbft.config import Group
 from pbft.execution import ExecutionSnapshot, Executor
@@ -20,6 +20,7 @@ from pbft.protocol.records import Record, decode_record
 from pbft.simulation.keys import SimulatedAuthentication, signature
 from pbft.simulation.network import Network
 from pbft.simulation.world import World
+from pbft.state import State
 from pbft.storage.checkpoints import CheckpointStore
 from pbft.storage.group_commit import SynchronousLog
 from pbft.storage.simulated_files import SimulatedDirectory
@@ -81,6 +82,7 @@ class Machine:
         world: World,
         network: Network,
         group: Group,
+        application: Callable[[State], Application],
         me: int,
         observer: Observer,
         misbehaviour: Misbehaviour | None = None,
@@ -88,6 +90,7 @@ class Machine:
         self.world, self.network, self.group, self.me = world, network, group, me
         self._observer = observer
         self.misbehaviour = misbehaviour
+        self._application = application
         self.directory = SimulatedDirectory()
         self.skew = 0.0
         self.pause_until = 0.0
@@ -120,9 +123,9 @@ class Machine:
         self._store = CheckpointStore(self.directory)
         stored = self._store.load()
         if stored is None:
-            self.executor = Executor(self.group, Counter)
+            self.executor = Executor(self.group, self._application)
         else:
-            self.executor = Executor.restore(self.group, Counter, stored.meta, stored.chunks())
+            self.executor = Executor.restore(self.group, self._application, stored.meta, stored.chunks())
         self._log = SynchronousLog(wal, lambda position: None, lambda error: None)
         self._jobs: deque[tuple[int, Batch]] = deque()
         self._snapshots: dict[int, ExecutionSnapshot] = {}

@@ -314,7 +314,9 @@ MUTANTS = (
     Mutant("floor-too-high", "a session's floor rises one too far", _floor_too_high),
     Mutant("unchecked-body", "a fetched body is not compared with its digest", _unchecked_body),
     Mutant("one-committed", "COMMITTED of one replica is believed", _one_committed_believed),
-    Mutant("checkpoints-any-digest", "CHECKPOINTs of different digests count together", _checkpoint_digests_not_compared),
+    Mutant(
+        "checkpoints-any-digest", "CHECKPOINTs of different digests count together", _checkpoint_digests_not_compared
+    ),
     Mutant("weak-checkpoints", "f+1 CHECKPOINTs are a stable certificate", _stable_too_early),
     Mutant("accepted-unwritten", "accepted PRE-PREPAREs are not written", _accepted_not_written),
     Mutant("executing-unwritten", "what executes is not written", _learned_not_written),

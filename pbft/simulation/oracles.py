@@ -14,8 +14,8 @@ from pbft.messages import Checkpoint, Commit, Message, Prepare, PrePrepare, Repl
 from pbft.protocol.delivery import CLAIM_AHEAD, MAX_AT_EXECUTOR
 from pbft.protocol.effects import Evidence, InvariantViolated
 from pbft.protocol.records import Accepted, Executing, OwnCheckpoint, Prepared, Record, StableCertificate
+from pbft.simulation.adversaries import FORGED
 from pbft.simulation.machine import Machine
-from pbft.simulation.workload import Ended
 from pbft.simulation.world import Violation
 
 
@@ -69,12 +69,10 @@ class Agreement(Oracle):
 class Validity(Oracle):
     """What executes was sent by the client in whose name it stands, and no correct client says this in its own."""
 
-    FORGED = b"inc 1000000"
-
     def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
         """The bad client forges one recognisable operation in another's name."""
         for request in batch.requests:
-            if self.FORGED in request.operations:
+            if FORGED in request.operations:
                 raise Violation("validity", f"replica {machine.me} executes a forged request at {done.number}")
 
 
@@ -156,9 +154,15 @@ class DurableReplies(Oracle):
                 self._held.setdefault(record.number, {})[machine.me] = record.digest
 
     def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
-        """Which number a request executed at."""
+        """Who executes a batch has seen it committed: the votes of q replicas, each on its sender's disk."""
         for result in done.results:
-            self._at.setdefault((result.client, result.session, result.id), (done.number, done.digest))
+            self._at.setdefault((result.client, result.session, result.id), (done.number, batch.digest))
+        holders = self._holders(done.number, batch.digest)
+        if holders < self._needed:
+            raise Violation(
+                "durable before executed",
+                f"replica {machine.me} executes {done.number}, which {holders} of {self._needed} hold on disk",
+            )
 
     def on_send(self, machine: Machine, to: int, message: Message) -> None:
         """Count who could be asked again after a power cut."""
@@ -169,12 +173,15 @@ class DurableReplies(Oracle):
             if known is None or tentative:
                 continue
             number, digest = known
-            holders = sum(d == digest for d in self._held.get(number, {}).values())
+            holders = self._holders(number, digest)
             if holders < self._needed:
                 raise Violation(
                     "durable before replied",
                     f"replica {machine.me} answers for {number}, which {holders} of {self._needed} hold on disk",
                 )
+
+    def _holders(self, number: int, digest: bytes) -> int:
+        return sum(d == digest for d in self._held.get(number, {}).values())
 
 
 class Certificates(Oracle):
@@ -282,26 +289,3 @@ class All(Oracle):
         """To all."""
         for oracle in self.oracles:
             oracle.on_step(machine)
-
-
-def check_linearizable(calls: list[Ended], total: int) -> None:
-    """Results of counting are those of one order that respects real time, each operation at most once. Rule 1.15
-
-    `total` is the counter at the end. Raises Violation.
-    """
-    counted = sorted((c for c in calls if c.result is not None and not c.is_query), key=lambda c: c.result or 0)
-    results = [c.result for c in counted]
-    if len(dict.fromkeys(results)) != len(results):
-        raise Violation("exactly once", "two calls were given the same count")
-    unknown = sum(c.result is None and not c.is_query for c in calls)
-    if not len(counted) <= total <= len(counted) + unknown:
-        raise Violation("exactly once", f"the counter stands at {total}: {len(counted)} counted, {unknown} unknown")
-    earliest_end = float("inf")
-    for call in reversed(counted):
-        if earliest_end < call.begun:
-            raise Violation("linearizable", f"{call.result} was counted after a later count had been told")
-        earliest_end = min(earliest_end, call.ended)
-    for query in (c for c in calls if c.result is not None and c.is_query):
-        told = max((c.result or 0 for c in counted if c.ended < query.begun), default=0)
-        if not told <= (query.result or 0) <= total:
-            raise Violation("linearizable", f"a query read {query.result} after {told} had been told")

@@ -1,41 +1,36 @@
-"""Clients that count: several callers share a proxy, which is the production `ClientCore`."""
+"""Clients: several callers in a closed loop share a proxy, which is the production `ClientCore`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from pbft.apps.counter import get, inc
 from pbft.client import Call, ClientCore, ClientError
 from pbft.config import Group
 from pbft.simulation.keys import client_principal, shared_key, signature
 from pbft.simulation.network import Network
+from pbft.simulation.services import Asked, Ended, Service
 from pbft.simulation.world import World
 
 CALL_SECONDS = 60.0
 
 
-@dataclass(slots=True)
-class Ended:
-    """One call as its caller saw it."""
-
-    client: int
-    is_query: bool
-    begun: float
-    ended: float
-    result: int | None
-    error: str
-
-
 class SimulatedClient:
     """One proxy with a number of callers in a closed loop."""
 
-    def __init__(self, world: World, network: Network, group: Group, index: int, callers: int, operations: int) -> None:
-        self._world, self._network, self._group = world, network, group
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        group: Group,
+        index: int,
+        service: Service,
+        callers: int,
+        operations: int,
+    ) -> None:
+        self._world, self._network, self._group, self._service = world, network, group, service
         self.principal = client_principal(index)
         self._random = world.stream(f"client {index}")
         self._left = operations
         self._callers = callers
-        self._calls: dict[Call, tuple[bool, float]] = {}
+        self._calls: dict[Call, tuple[Asked, float]] = {}
         self.ended: list[Ended] = []
         self.begun = 0
         self._links: dict[int, bool] = {}
@@ -71,8 +66,8 @@ class SimulatedClient:
     def restart(self) -> None:
         """The client's process ends and a new one begins: its calls' outcomes stay unknown to it."""
         self._world.note(f"client {self.principal & 0xFF} restarts")
-        for is_query, begun in self._calls.values():
-            self.ended.append(Ended(self.principal, is_query, begun, self._world.now, None, "client restarted"))
+        for asked, begun in self._calls.values():
+            self.ended.append(Ended(self.principal, asked, begun, self._world.now, None, "client restarted"))
         lost = len(self._calls)
         self._calls.clear()
         self._new_core()
@@ -100,11 +95,10 @@ class SimulatedClient:
             return
         self._left -= 1
         self.begun += 1
-        is_query = self._random.random() < 0.2
+        asked = self._service.draw(self._random)
         now = self._world.now
-        operation = get() if is_query else inc()
-        call = self.core.invoke(operation, now, now + CALL_SECONDS, is_query)
-        self._calls[call] = (is_query, now)
+        call = self.core.invoke(asked.operation, now, now + CALL_SECONDS, asked.is_query)
+        self._calls[call] = (asked, now)
         self._want_pump()
 
     def _arrived(self, sender: int, body: bytes) -> None:
@@ -128,10 +122,10 @@ class SimulatedClient:
             if known is None:
                 continue
             failed = isinstance(result, ClientError)
-            value = None if failed else int(result)  # type: ignore[arg-type]
+            value = None if isinstance(result, ClientError) else result
             error = f"{type(result).__name__}: {result!s}" if failed else ""
             self.ended.append(Ended(self.principal, known[0], known[1], self._world.now, value, error))
-            self._world.note(f"client {self.principal & 0xFF} gets {value if value is not None else error}")
+            self._world.note(f"client {self.principal & 0xFF} gets {value!r} {error}")
             self._world.after(self._random.expovariate(200), self._call)
         for replica, body, _ in self.core.take_sends():
             self._network.send(self.principal, replica, body)

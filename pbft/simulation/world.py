@@ -24,7 +24,8 @@ class Violation(Exception):
 class World:
     """Clock, schedule, randomness and trace of one run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, echo: Callable[[str], None] | None = None) -> None:
+        self._echo = echo
         self.now = START
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._issued = 0
@@ -64,6 +65,8 @@ class World:
         line = f"{self.now - START:9.4f} {text}"
         self._digest.update(line.encode())
         self._tail.append(line)
+        if self._echo is not None:
+            self._echo(line)
 
     @property
     def fingerprint(self) -> str:

@@ -1,0 +1,208 @@
+"""`pbft simulate`: seeded runs with every oracle on. A failure prints one command that repeats it.
+
+Exit codes: 0 well, 2 usage, 10 an oracle failed, 11 no progress, 12 an exception.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, fields, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from pbft.cli.output import table
+from pbft.config import ConfigError
+from pbft.misbehaviour import MISBEHAVIOURS
+from pbft.simulation.mutants import MUTANTS, Mutant, hunt
+from pbft.simulation.network import Weather
+from pbft.simulation.run import FAULTS, Outcome, Scenario, shrink, simulate
+from pbft.simulation.services import SERVICES
+
+EXIT_CODES = {"": 0, "wrong": 10, "stuck": 11, "crashed": 12}
+_PROGRESS_EVERY = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pbft simulate`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "misbehaviours of the faulty replica: " + ", ".join(sorted(MISBEHAVIOURS))
+    parser.add_argument("--seed", type=int, metavar="N", help="the first seed (default 0); alone, run just this one")
+    parser.add_argument("--runs", type=int, metavar="N", help="how many seeds (default 100, or 1 with --seed)")
+    parser.add_argument("--replicas", type=int, metavar="N", help="group size (default: drawn from the seed)")
+    parser.add_argument("--app", choices=sorted(SERVICES), help="the service (default: drawn from the seed)")
+    parser.add_argument("--faults", metavar="LIST", help="comma-separated, of " + ", ".join(FAULTS) + "; or none")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="fix one value of the scenario"
+    )
+    parser.add_argument("--trace", action="store_true", help="print the whole run, one line per step")
+    parser.add_argument("--doublecheck", action="store_true", help="run each seed twice and compare")
+    parser.add_argument(
+        "--mutants", action="store_true", help="look for each seeded bug instead, up to --runs runs each"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what was asked for."""
+    if args.mutants:
+        return _hunt_all(args)
+    first = args.seed or 0
+    runs = args.runs if args.runs is not None else 1 if args.seed is not None else 100
+    draw = _drawing(args)
+    begun = time.monotonic()
+    scenarios = [draw(seed) for seed in range(first, first + runs)]
+    if args.trace and runs == 1:
+        return _report(simulate(scenarios[0], print), args, begun, 1)
+    events = executed = 0
+    for count, outcome in enumerate(_all(scenarios, partial(_simulate, args.doublecheck), args.jobs), 1):
+        events, executed = events + outcome.events, executed + outcome.executed
+        if outcome.kind:
+            return _report(outcome, args, begun, count)
+        _progress(begun, f"{count}/{runs} runs, {executed} batches")
+    seconds = time.monotonic() - begun
+    _clear_progress()
+    if args.json:
+        print(json.dumps({"runs": runs, "failed": 0, "events": events, "executed": executed, "seconds": seconds}))
+    else:
+        twice = ", each twice with equal traces" if args.doublecheck else ""
+        print(f"{runs} runs from seed {first}{twice}: {executed} batches, {events} events in {seconds:.0f} s")
+        print("no oracle failed")
+    return 0
+
+
+def _simulate(twice: bool, scenario: Scenario) -> Outcome:
+    outcome = simulate(scenario)
+    if twice and not outcome.kind and (again := simulate(scenario)).fingerprint != outcome.fingerprint:
+        return replace(again, kind="wrong", oracle="exact replay", text="two runs of one seed differ")
+    return outcome
+
+
+def _all(scenarios: list[Scenario], work: Callable[[Scenario], Outcome], jobs: int) -> Iterator[Outcome]:
+    if jobs <= 1 or len(scenarios) == 1:
+        yield from map(work, scenarios)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        upcoming = iter(scenarios)
+        waiting = [pool.submit(work, s) for s in islice(upcoming, 4 * jobs)]
+        try:
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [pool.submit(work, s) for s in islice(upcoming, 1)]
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+# ---- scenarios
+
+
+def _drawing(args: argparse.Namespace) -> Callable[[int], Scenario]:
+    faults = FAULTS if args.faults is None else tuple(f for f in args.faults.split(",") if f and f != "none")
+    if unknown := [f for f in faults if f not in FAULTS]:
+        raise ConfigError(f"--faults: {unknown[0]!r} is none of {', '.join(FAULTS)}")
+    if args.replicas is not None and not 4 <= args.replicas <= 31:
+        raise ConfigError("--replicas must lie between 4 and 31")
+    fixed = dict(_setting(text) for text in args.set)
+    return lambda seed: replace(Scenario.draw(seed, args.replicas, faults, args.app), **fixed)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    kinds = {f.name: type(getattr(Scenario(0), f.name)) for f in fields(Scenario)}
+    if text == "weather=calm":
+        return name, Weather()
+    kind = kinds.get(name)
+    if not equals or kind not in (int, float, bool, str) or name == "seed":
+        raise ConfigError(f"--set {text!r} is not NAME=VALUE with a NAME such as crashes, clients or adversary")
+    try:
+        return name, value == "True" if kind is bool else kind(value)
+    except ValueError:
+        raise ConfigError(f"--set {text!r}: {name} takes a {kind.__name__}") from None
+
+
+def command_of(scenario: Scenario) -> str:
+    """The command that repeats a scenario exactly."""
+    drawn = Scenario.draw(scenario.seed)
+    words = [f"pbft simulate --seed {scenario.seed}"]
+    for spec in fields(scenario):
+        value = getattr(scenario, spec.name)
+        if value != getattr(drawn, spec.name):
+            words.append(f"--set {spec.name}={'calm' if spec.name == 'weather' else value}")
+    return " ".join(words)
+
+
+# ---- output
+
+
+def _report(outcome: Outcome, args: argparse.Namespace, begun: float, count: int) -> int:
+    _clear_progress()
+    code = EXIT_CODES[outcome.kind]
+    if not outcome.kind:
+        print(f"seed {outcome.scenario.seed}: {outcome.executed} batches, {outcome.calls} calls, no oracle failed")
+        return code
+    small = shrink(outcome)
+    if args.json:
+        print(
+            json.dumps(
+                {**asdict(outcome), "command": command_of(outcome.scenario), "shrunk": command_of(small.scenario)}
+            )
+        )
+        return code
+    print("\n".join(small.trace))
+    print(f"\n{outcome.kind}: {outcome.oracle}: {outcome.text}")
+    print(f"run {count}, after {time.monotonic() - begun:.0f} s; above are the last steps of the simplest run found")
+    print(f"simplest: {command_of(small.scenario)}\nrepeat:   {command_of(outcome.scenario)}")
+    return code
+
+
+_last_progress = 0.0
+
+
+def _progress(begun: float, text: str) -> None:
+    global _last_progress
+    now = time.monotonic()
+    if sys.stderr.isatty() and now - begun > _PROGRESS_EVERY and now - _last_progress > 0.2:
+        _last_progress = now
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _clear_progress() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+# ---- mutants
+
+
+def _hunt(most: int, first: int, name: str) -> tuple[str, int, str, str]:
+    mutant = next(m for m in MUTANTS if m.name == name)
+    count, outcome = hunt(mutant, most, first)
+    return name, count if outcome else 0, outcome.oracle if outcome else "", outcome.text if outcome else ""
+
+
+def _hunt_all(args: argparse.Namespace) -> int:
+    work = partial(_hunt, args.runs or 200, args.seed or 0)
+    names = [m.name for m in MUTANTS]
+    with ProcessPoolExecutor(max(1, args.jobs)) as pool:
+        rows = list(pool.map(work, names))
+    by_name: dict[str, Mutant] = {m.name: m for m in MUTANTS}
+    found = [
+        {"mutant": n, "breaks": by_name[n].breaks, "runs": runs or None, "caught_by": oracle}
+        for n, runs, oracle, _ in rows
+    ]
+    missed = [row for row in found if row["runs"] is None]
+    if args.json:
+        print(json.dumps(found, indent=1))
+    else:
+        rows_ = [(r["mutant"], r["breaks"], r["runs"], r["caught_by"] or "not caught") for r in found]
+        print(table(("mutant", "breaks", "runs", "caught by"), rows_, left=2))
+        print(f"{len(found) - len(missed)} of {len(found)} caught")
+    return EXIT_CODES["wrong"] if missed else 0
