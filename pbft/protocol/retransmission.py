@@ -37,6 +37,7 @@ class Retransmission:
         self._ordering = ordering
         self._checkpoints = checkpoints
         self._next_status = 0.0
+        self._next_interval = 0.0
         self._served: dict[int, int] = {}
         self._answered: dict[int, int] = {}
         self._asked: dict[int, tuple[float, int]] = {}
@@ -55,14 +56,17 @@ class Retransmission:
     def on_tick(self) -> None:
         """Send STATUS when its time has come, or at once after something above the window was missed."""
         core = self._core
+        if core.now >= self._next_interval:
+            # On a schedule of its own: who makes this replica ask early all the time must not keep the budgets of the
+            # others from being filled again.
+            self._next_interval = core.now + self.interval
+            self._served.clear()
+            self._answered.clear()
+            self._requests.forward_again()
         if core.now < self._next_status and not self._ordering.ask_now:
             return
         if core.now < self._next_status - self.interval * 0.5:
             return  # never much more often than the interval, whatever others send
-        if core.now >= self._next_status:
-            self._served.clear()
-            self._answered.clear()
-            self._requests.forward_again()
         self._next_status = core.now + self.interval
         core.behind = self.cannot_catch_up
         self._ordering.ask_now = False

@@ -252,3 +252,20 @@ def test_votes_under_ended_keys_are_dropped_and_asked_for_again() -> None:
     c.tick_all()
     c.tick_all()
     assert len(m.executed) == 2
+
+
+def test_a_flood_that_makes_a_replica_ask_early_does_not_stop_it_from_answering() -> None:
+    """Votes above the window from one liar cause early STATUS; the others' budgets are filled again all the same."""
+    c = Cluster()
+    m = c.members[1]
+    c.open()
+    c.order(3)
+    behind = Status(0, 0, 0, 1, b"", b"")
+    c.wire.clear()
+    for _ in range(100):
+        m.give(3, Prepare(0, 1000, b"x" * 32))
+        m.give(2, behind)
+        m.tick(0.11)  # just above half a STATUS interval
+    assert m.refused(3, "above-window") == 100
+    assert m.refused(2, "too-often") == 0
+    assert len(c.take(Committed, 1)) == 100
