@@ -5,7 +5,7 @@ from __future__ import annotations
 from pbft.batch import AuthKind, ClientRequest, signature_body
 from pbft.config import Group
 from pbft.crypto import AuthenticatorKey, KeyRing, PublicKey, SigningIdentity, check_authenticator, verify_seal
-from pbft.messages import Checkpoint
+from pbft.messages import Sealed
 from pbft.protocol.core import Sign
 
 SEAL_DOMAIN = b"replica"
@@ -63,19 +63,19 @@ class KeyAuthentication:
         body = signature_body(self._group.cluster, self._group.epoch, request.digest)
         return key.verify(body, authenticator[1:])
 
-    def checkpoint_is_authentic(self, checkpoint: Checkpoint) -> bool:
+    def seal_is_authentic(self, message: Sealed) -> bool:
         """Whether the seal verifies under the sender's identity, for the incarnation that it names."""
-        if not 0 <= checkpoint.sender < len(self._replicas):
+        if not 0 <= message.sender < len(self._replicas):
             return False
-        body = checkpoint.signed_body(self._group.cluster, self._group.epoch)
+        body = message.signed_body(self._group.cluster, self._group.epoch)
         return verify_seal(
-            self._replicas[checkpoint.sender],
+            self._replicas[message.sender],
             self._group.cluster,
-            checkpoint.sender,
-            checkpoint.incarnation,
+            message.sender,
+            message.incarnation,
             SEAL_DOMAIN,
             body,
-            checkpoint.seal,
+            message.seal,
         )
 
 

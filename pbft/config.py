@@ -93,6 +93,9 @@ class Tunables:
     view_timeout: int = _tunable(
         2000, 50, 600_000, "milliseconds", "first view timeout, doubled per failed view", shared=False
     )
+    view_timeout_max: int = _tunable(
+        60_000, 50, 3_600_000, "milliseconds", "longest view timeout, however many views have failed", shared=False
+    )
     retained_log_bytes: int = _tunable(
         64 << 20, 1 << 16, 1 << 40, "bytes", "old batches kept to serve others", shared=False
     )

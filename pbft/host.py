@@ -20,6 +20,7 @@ from pbft.protocol.effects import Effects, Evidence, invariant
 from pbft.protocol.inbound import Authentication, Inbound
 from pbft.protocol.records import decode_record, encode_record
 from pbft.protocol.replica import Replica, fold
+from pbft.protocol.suspicion import NO_CONDITIONS, Conditions
 
 
 class LogPort(Protocol):
@@ -87,9 +88,9 @@ class Host:
         """State `number`, which is stable, is on disk."""
         self.replica.on_checkpoint_durable(number)
 
-    def tick(self) -> None:
+    def tick(self, conditions: Conditions = NO_CONDITIONS) -> None:
         """Time has passed; call at least every 50 milliseconds."""
-        self.replica.on_tick()
+        self.replica.on_tick(conditions)
 
     # ---- effects
 
@@ -97,6 +98,7 @@ class Host:
         """The sweep is over: carry out what it caused, and what that causes in turn."""
         replica = self.replica
         while True:
+            self.inbound.take_up_early()
             replica.finish()
             effects = replica.take_effects()
             if not self._carry_out(effects):

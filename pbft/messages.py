@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pbft.codec import Family, array, blob, dumps, flag, row, text, uint
 from pbft.config import PROTOCOL_VERSION
+from pbft.crypto.digests import digest as hashed
 
 wire = Family("message")
 
@@ -96,20 +97,23 @@ class Committed(NamedTuple):
     digests: tuple[bytes, ...]
 
 
-@wire.register(7, view, sequence, sequence, sequence, bitmap, bitmap)
+@wire.register(7, view, view, sequence, sequence, sequence, bitmap, bitmap, bitmap)
 class Status(NamedTuple):
     """STATUS: what the sender has, so that others resend what it lacks. Replica -> all, periodically. Rule 2.7.
 
     Bit k of `accepted` and `prepared` stands for number `last_executed + 1 + k`. `first_retained` is the lowest number
-    that the sender can still serve by COMMITTED.
+    that the sender can still serve by COMMITTED. `promised` is the view of its newest VIEW-CHANGE, or its view if that
+    is newer; bit i of `view_changes` says that it holds the VIEW-CHANGE of replica i for `promised`.
     """
 
     view: int
+    promised: int
     stable: int
     last_executed: int
     first_retained: int
     accepted: bytes
     prepared: bytes
+    view_changes: bytes
 
 
 @wire.register(8, array(row(sequence, digest32), 256, 1))
@@ -167,10 +171,87 @@ class Refusal(NamedTuple):
     reason: str
 
 
+@wire.register(14, view)
+class Suspect(NamedTuple):
+    """SUSPECT(v): this replica has waited too long in v. It goes on voting in v; f+1 fresh ones let a replica leave v.
+    Replica -> all, repeated while the cause lasts, never relayed. Rule 1.12."""
+
+    view: int
+
+
+@wire.register(
+    15,
+    replica,
+    counter,
+    view,
+    sequence,
+    array(row(sequence, digest32), 1 << 12, 1),
+    array(row(sequence, digest32, view), 1 << 17),
+    array(row(sequence, digest32, view), 1 << 18),
+    seal,
+)
+class ViewChange(NamedTuple):
+    """VIEW-CHANGE(v', h, C, P, Q, i): i has left all views below v' and never votes there again; signed. Rule 2.6.
+
+    C: (n, d) of checkpoints that i has signed and keeps, and h's; P: (n, d, v), prepared at i in v, one per n; Q:
+    (n, d, v), pre-prepared at i, newest v per digest, with the body on i's disk. Replica -> all, relayed.
+    """
+
+    sender: int
+    incarnation: int
+    view: int
+    low: int
+    checkpoints: tuple[tuple[int, bytes], ...]
+    prepared: tuple[tuple[int, bytes, int], ...]
+    preprepared: tuple[tuple[int, bytes, int], ...]
+    seal: bytes
+
+    def signed_body(self, cluster: bytes, epoch: int) -> bytes:
+        """The bytes that the seal covers."""
+        return signed_body(cluster, epoch, 15, *self[:7])
+
+    @property
+    def digest(self) -> bytes:
+        """What a NEW-VIEW names it by: it covers the seal too, so that one with a bad seal is its namer's fault."""
+        return hashed(b"view-change", wire.encode(self))
+
+
+@wire.register(
+    16,
+    replica,
+    counter,
+    view,
+    array(row(replica, digest32), 1 << 12, 1),
+    seal,
+    array(wire.sized(ViewChange), 1 << 12, 1),
+    nested=(5, ViewChange),
+)
+class NewView(NamedTuple):
+    """NEW-VIEW(v, S): primary(v) begins v from the VIEW-CHANGEs S, named by (sender, digest); signed. What is chosen
+    follows from S alone (`pbft.protocol.decision`), and everybody recomputes it. Primary -> all, relayed. Rule 1.3.
+
+    `view_changes` are the named ones, so that whoever has this message needs no other; the seal does not cover them.
+    """
+
+    sender: int
+    incarnation: int
+    view: int
+    named: tuple[tuple[int, bytes], ...]
+    seal: bytes
+    view_changes: tuple[ViewChange, ...]
+
+    def signed_body(self, cluster: bytes, epoch: int) -> bytes:
+        """The bytes that the seal covers."""
+        return signed_body(cluster, epoch, 16, *self[:4])
+
+
 Message = (
     Request | PrePrepare | Prepare | Commit | Checkpoint | Committed | Status | Fetch | Body | Stable | Nack
-    | Reply | Refusal
+    | Reply | Refusal | Suspect | ViewChange | NewView
 )  # fmt: skip
+
+Sealed = Checkpoint | ViewChange | NewView
+"""Messages that carry a seal and name their sender: anybody may relay them (rule 1.2)."""
 
 
 def signed_body(cluster: bytes, epoch: int, number: int, sender: int, incarnation: int, *fields: object) -> bytes:

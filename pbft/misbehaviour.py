@@ -163,7 +163,7 @@ class Flooding(Misbehaviour):
         client = min(self.group.clients, default=1 << 63)
         masses: list[Message] = [
             Fetch(tuple((n, junk) for n in range(1, 33))),
-            Status(0, 0, 0, 0, b"", b""),
+            Status(0, 0, 0, 0, 0, b"", b"", b""),
             Prepare(0, far, junk),
             Commit(far, 1, junk),
             Committed(far, (junk,)),

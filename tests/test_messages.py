@@ -190,7 +190,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "empty array": (_cbor(), "shape"),
     # number
     "message 0": (_cbor(0, 0, 1, D), "unknown"),
-    "message 15": (_cbor(15, 0, 1, D), "unknown"),
+    "message 17": (_cbor(17, 0, 1, D), "unknown"),
     "message 255": (_cbor(255), "unknown"),
     "message 256": (_cbor(256), "unknown"),
     "message 2^64-1": (_cbor((1 << 64) - 1), "unknown"),
@@ -397,7 +397,7 @@ GOLDEN: list[tuple[Message, str]] = [
     (Commit(23, 24, ONE), f"8404171818{_ONE}"),
     (CHECKPOINT, f"880502071880{_ONE}031903e8{_SEAL}"),
     (Committed(65536, (ONE, TWO)), f"83061a0001000082{_ONE}{_TWO}"),
-    (Status(1, 128, 200, 1, b"\x05", b""), "87070118801 8c801410540".replace(" ", "")),
+    (Status(1, 2, 128, 200, 1, b"\x05", b"", b"\x07"), "8907010218801 8c80141054041 07".replace(" ", "")),
     (Fetch(((5, ONE), (6, TWO))), f"8208828205{_ONE}8206{_TWO}"),
     (Body(5, ONE, b""), f"840905{_ONE}40"),
     (Stable((CHECKPOINT,)), f"820a818702071880{_ONE}031903e8{_SEAL}"),

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from pbft.messages import Checkpoint, Stable
+from pbft.messages import Checkpoint, Stable, encode
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.effects import ALL
-from pbft.protocol.records import Boot, ClientKey, OwnCheckpoint, StableCertificate
+from pbft.protocol.records import Boot, ClientKey, Entered, Left, OwnCheckpoint, StableCertificate
 
 _REMEMBERED = 8
 """Own and certified digests remembered below h, to compare with those that come later."""
@@ -82,6 +82,10 @@ class Checkpoints:
         core = self._core
         core.log.begin_rewrite()
         core.record(Boot(core.boot))
+        if core.log.new_view is not None:
+            core.record(Entered(encode(core.log.new_view)))
+        if core.log.view_change is not None and not core.is_active:
+            core.record(Left((core.log.view_change,)))
         for client, keys in list(core.log.client_keys.items()):
             for key_id, key in list(keys.items()):
                 core.record(ClientKey(client, key_id, key))

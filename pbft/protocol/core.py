@@ -39,6 +39,12 @@ class Refused(StrEnum):
     WRONG_ROLE = "wrong-role"
     MALFORMED = "malformed"
     TOO_OFTEN = "too-often"
+    LEFT_VIEW = "left-view"
+    NOT_CHOSEN = "not-chosen"
+    STALE_VIEW = "stale-view"
+    INCONSISTENT = "inconsistent"
+    INVALID_NEW_VIEW = "invalid-new-view"
+    CONTRADICTS = "contradicts-executed"
 
 
 class Core:
@@ -88,6 +94,11 @@ class Core:
     def view(self) -> int:
         """The view in which this replica votes."""
         return self.log.view
+
+    @property
+    def is_active(self) -> bool:
+        """Whether this replica votes in its view; not between its VIEW-CHANGE and the NEW-VIEW."""
+        return self.log.is_active
 
     @property
     def primary(self) -> int:

@@ -82,6 +82,14 @@ class Delivery:
                 yield number, digest
             number += 1
 
+    @property
+    def committed_through(self) -> int:
+        """Highest number up to which everything is committed, with its body here."""
+        number = self.handed
+        while number + 1 in self._ready:
+            number += 1
+        return number
+
     def claimants(self, number: int, digest: bytes) -> list[int]:
         """Who says that it executed `digest` at `number`."""
         votes = self._claims.get(number)

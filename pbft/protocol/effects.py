@@ -30,6 +30,7 @@ from pbft.messages import (
     Fetch,
     Message,
     Nack,
+    NewView,
     Prepare,
     PrePrepare,
     Refusal,
@@ -37,6 +38,8 @@ from pbft.messages import (
     Request,
     Stable,
     Status,
+    Suspect,
+    ViewChange,
 )
 from pbft.protocol.records import Record
 
@@ -93,12 +96,15 @@ class Effects:
 def rests_on_nothing(message: Message) -> bool:
     """Whether a message may leave whatever is still being written. A total match: an unknown type is a bug.
 
-    PRE-PREPARE, PREPARE, COMMIT and CHECKPOINT are votes, COMMITTED and REPLY tell what this replica has executed:
-    after a crash it must not have forgotten what it said. The rest promises nothing.
+    PRE-PREPARE, PREPARE, COMMIT, CHECKPOINT, VIEW-CHANGE and NEW-VIEW are votes (those of others, relayed, are sent
+    with position 0), COMMITTED and REPLY tell what this replica has executed: after a crash it must not have forgotten
+    what it said. The rest promises nothing.
     """
     match message:
-        case PrePrepare() | Prepare() | Commit() | Checkpoint() | Committed() | Reply():
+        case PrePrepare() | Prepare() | Commit() | Checkpoint() | ViewChange() | NewView() | Committed() | Reply():
             return False
+        case Suspect():  # a complaint: it binds nobody, and who sent it goes on voting
+            return True
         case Status() | Fetch():  # questions; the receiver believes nothing because of them
             return True
         case Body() | Stable():  # proven by digest, or by the signatures inside

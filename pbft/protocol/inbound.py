@@ -6,14 +6,32 @@ as from `sender` by its link (or by the simulated network).
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 from pbft.batch import ClientRequest, decode_batch
 from pbft.codec import CodecError
 from pbft.config import is_client
-from pbft.messages import Checkpoint, PrePrepare, Refusal, Reply, Request, Stable, decode
+from pbft.messages import (
+    Checkpoint,
+    Commit,
+    NewView,
+    Prepare,
+    PrePrepare,
+    Refusal,
+    Reply,
+    Request,
+    Sealed,
+    Stable,
+    ViewChange,
+    decode,
+)
 from pbft.protocol.core import Refused
 from pbft.protocol.replica import Replica
+
+_EARLY_MESSAGES = 256
+_EARLY_BYTES = 4 << 20
+"""Of one sender, for views that have not begun here; what does not fit is asked for again by STATUS."""
 
 
 class Authentication(Protocol):
@@ -22,8 +40,8 @@ class Authentication(Protocol):
     def request_is_authentic(self, request: ClientRequest) -> bool:
         """Whether the client's signature, or this replica's entry of its authenticator, verifies (rule 1.17)."""
 
-    def checkpoint_is_authentic(self, checkpoint: Checkpoint) -> bool:
-        """Whether the seal of a CHECKPOINT verifies under its sender's identity (rule 1.2)."""
+    def seal_is_authentic(self, message: Sealed) -> bool:
+        """Whether the seal of a CHECKPOINT, VIEW-CHANGE or NEW-VIEW verifies under its sender's identity (rule 1.2)."""
 
 
 class Inbound:
@@ -33,6 +51,9 @@ class Inbound:
         self._replica = replica
         self._authentication = authentication
         self._clients = replica.core.group.clients
+        self._early: dict[int, deque[tuple[int, bytes]]] = {}
+        """Sender -> (view, message) of views that have not begun here. Bounded for each sender, the oldest go."""
+        self._view = replica.core.view
         self.last_request: tuple[int, int] | None = None
         """(client, session) of the last authentic request: where its replies are to go."""
 
@@ -45,12 +66,18 @@ class Inbound:
                 return self._request(sender, message)
             if is_client(sender):
                 return replica.core.refuse(sender, Refused.WRONG_ROLE)
+            if isinstance(message, (PrePrepare, Prepare, Commit)) and message.view > replica.core.view:
+                return self._keep_early(sender, message.view, body)
             if type(message) is PrePrepare:
                 return self._pre_prepare(sender, message)
         except CodecError:
             return replica.core.refuse(sender, Refused.MALFORMED)
         if type(message) is Checkpoint and not self._is_authentic(message):
             return replica.core.refuse(sender, Refused.BAD_SEAL)
+        if type(message) is ViewChange:
+            return self._view_change(sender, message)
+        if type(message) is NewView:
+            return self._new_view(sender, message)
         if type(message) is Stable:
             if message.checkpoints[0].number <= replica.core.log.low:
                 return replica.core.refuse(sender, Refused.BELOW_WINDOW)  # before any signature is looked at
@@ -62,9 +89,50 @@ class Inbound:
             return replica.core.refuse(sender, Refused.WRONG_ROLE)
         return replica.on_message(sender, message)
 
-    def _is_authentic(self, checkpoint: Checkpoint) -> bool:
-        known = checkpoint.sender < self._replica.core.quorums.n
-        return known and self._authentication.checkpoint_is_authentic(checkpoint)
+    def _keep_early(self, sender: int, view: int, body: bytes) -> Refused:
+        if len(body) <= _EARLY_BYTES:
+            early = self._early.setdefault(sender, deque(maxlen=_EARLY_MESSAGES))
+            early.append((view, body))
+            while sum(len(b) for _, b in early) > _EARLY_BYTES:
+                early.popleft()
+        return self._replica.core.refuse(sender, Refused.OTHER_VIEW)
+
+    def take_up_early(self) -> None:
+        """A view has begun: receive what came too early for it."""
+        view = self._replica.core.view
+        if view == self._view:
+            return
+        self._view = view
+        early, self._early = self._early, {}
+        for sender, messages in early.items():
+            for message_view, body in messages:
+                if message_view == view:
+                    self.receive(sender, body)
+                elif message_view > view:
+                    self._keep_early(sender, message_view, body)
+
+    def _view_change(self, sender: int, message: ViewChange) -> Refused | None:
+        replica = self._replica
+        if replica.views.holds(message):
+            return None
+        if reason := replica.views.refuse_view_change(message):
+            return replica.core.refuse(sender, reason)
+        if not self._is_authentic(message):
+            return replica.core.refuse(sender, Refused.BAD_SEAL)
+        return replica.on_message(sender, message)
+
+    def _new_view(self, sender: int, message: NewView) -> Refused | None:
+        replica = self._replica
+        if reason := replica.views.refuse_new_view(message):
+            return replica.core.refuse(sender, reason)
+        if not self._is_authentic(message):
+            return replica.core.refuse(sender, Refused.BAD_SEAL)
+        sound = all(replica.views.holds(m) or self._is_authentic(m) for m in message.view_changes)
+        return replica.on_new_view(sender, message, sound)
+
+    def _is_authentic(self, message: Sealed) -> bool:
+        known = message.sender < self._replica.core.quorums.n
+        return known and self._authentication.seal_is_authentic(message)
 
     def _request(self, sender: int, message: Request) -> Refused | None:
         request = ClientRequest(message.body, message.authenticator)

@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pbft.batch import NULL_DIGEST, Batch, decode_batch
-from pbft.config import Tunables
-from pbft.messages import Checkpoint, PrePrepare
+from pbft.batch import NULL_BATCH, NULL_DIGEST, Batch, decode_batch
+from pbft.config import Quorums, Tunables
+from pbft.messages import Checkpoint, NewView, PrePrepare, ViewChange, decode
+from pbft.protocol.decision import GENESIS, decide
 from pbft.protocol.records import (
     Accepted,
     Boot,
     ClientKey,
+    Entered,
     Executing,
+    Left,
     OwnCheckpoint,
     Prepared,
     Record,
@@ -84,9 +87,21 @@ class Tail(NamedTuple):
 class Log:
     """Slots in (h, h+L], the sets P and Q of view changes (2.6), own checkpoints, and the executed tail."""
 
-    def __init__(self, tunables: Tunables) -> None:
+    def __init__(self, quorums: Quorums, tunables: Tunables) -> None:
+        self._quorums = quorums
         self._tunables = tunables
         self.view = 0
+        """v, the view whose NEW-VIEW was accepted last; 0 at first. Invariant: never decreases."""
+        self.promised = 0
+        """Highest view for which a VIEW-CHANGE was signed, or v. Invariant: no vote below it, also after a restart."""
+        self.view_change: ViewChange | None = None
+        """The own VIEW-CHANGE for `promised`."""
+        self.new_view: NewView | None = None
+        """The NEW-VIEW of v; None in view 0."""
+        self.chosen: dict[int, bytes] = {}
+        """n -> d that v begins with. Rule 2.6."""
+        self.last_chosen = 0
+        """In v, fresh proposals lie above it."""
         self.boot = 0
         self.low = 0
         """h, the low watermark. Invariant: a multiple of K, never decreases."""
@@ -121,7 +136,7 @@ class Log:
         """Fold one record in. A total match: an unknown type is a bug."""
         match record:
             case Accepted():
-                self._accepted(record, position, batch or decode_batch(record.batch))
+                self._accepted(record, position, batch)
             case Prepared(view, number, digest):
                 self.p[number] = (digest, view)
                 entries = self.q.get(number, {})
@@ -140,6 +155,13 @@ class Log:
             case Boot(boot):
                 self.boot = boot
                 self._small["boot"] = position
+            case Left((view_change,)):
+                self.view_change = view_change
+                self.promised = max(self.promised, view_change.view)
+                self._small["left"] = position
+            case Entered(new_view):
+                self._entered(new_view)
+                self._small["entered"] = position
             case ClientKey(client, key_id, key):
                 keys = self.client_keys.setdefault(client, {})
                 keys[key_id] = key
@@ -149,15 +171,38 @@ class Log:
             case _:
                 raise TypeError(f"no rule folds {type(record).__name__}")
 
-    def _accepted(self, record: Accepted, position: int, batch: Batch) -> None:
-        view, number, digest, _ = record
+    def _accepted(self, record: Accepted, position: int, batch: Batch | None) -> None:
+        view, number, digest, encoded = record
+        if view > self.view:
+            self._begin(view)  # on replay: the cut log has the record of its NEW-VIEW further up
         if number <= self.low:
             return  # on replay: a slot that a later record has collected already
+        if batch is None:
+            held = None if encoded else self.body(number, digest)
+            batch = held or decode_batch(encoded)
         slot = self.slot(number)
         slot.digest, slot.batch, slot.accepted_at, slot.held = digest, batch, position, None
         self.q.setdefault(number, {})[digest] = view
         self.bodies.setdefault(number, {})[digest] = batch
         self._positions.setdefault(number, position)
+
+    def _entered(self, encoded: bytes) -> None:
+        """The fold of a NEW-VIEW: what it chose follows from what it names."""
+        message = decode(encoded)
+        assert type(message) is NewView
+        if message.view < self.view:
+            return  # on replay
+        decision = decide(self._quorums, self._tunables.log_window, message.view_changes)
+        assert decision is not None
+        if message.view > self.view:
+            self._begin(message.view)
+        self.new_view, self.chosen, self.last_chosen = message, dict(decision.chosen), decision.last
+
+    def _begin(self, view: int) -> None:
+        self.view = view
+        self.promised = max(self.promised, view)
+        self.slots.clear()
+        self.new_view, self.chosen, self.last_chosen = None, {}, 0
 
     def _executing(self, record: Executing, position: int) -> None:
         number, digest, encoded = record
@@ -186,6 +231,26 @@ class Log:
             del self.own_checkpoints[n]
         self.forget_bodies()
 
+    # ---- views
+
+    @property
+    def is_active(self) -> bool:
+        """Whether this replica votes in v: it has not left it."""
+        return self.promised == self.view
+
+    def testimony(
+        self,
+    ) -> tuple[tuple[tuple[int, bytes], ...], tuple[tuple[int, bytes, int], ...], tuple[tuple[int, bytes, int], ...]]:
+        """C, P and Q of a VIEW-CHANGE that is sent now. Rule 2.6."""
+        c = {n: checkpoint.digest for n, checkpoint in self.own_checkpoints.items()}
+        if self.certificate:
+            c[self.low] = self.certificate[0].digest
+        elif self.low == 0:
+            c[0] = GENESIS[1]
+        p = sorted((n, d, v) for n, (d, v) in self.p.items())
+        q = sorted((n, d, v) for n, entries in self.q.items() for d, v in entries.items())
+        return tuple(sorted(c.items())), tuple(p), tuple(q)
+
     # ---- the window
 
     @property
@@ -208,6 +273,15 @@ class Log:
     def body(self, number: int, digest: bytes) -> Batch | None:
         """The parsed body of a batch, if it is held."""
         return self.bodies.get(number, {}).get(digest)
+
+    def find(self, number: int, digest: bytes) -> Batch | None:
+        """The batch with this digest, pre-prepared or executed, if it is held; NULL always is."""
+        if digest == NULL_DIGEST:
+            return NULL_BATCH
+        found = self.body(number, digest)
+        if found is None and (entry := self.tail.get(number)) is not None and entry.digest == digest:
+            found = decode_batch(entry.encoded)
+        return found
 
     def encoded(self, number: int, digest: bytes) -> bytes | None:
         """The bytes of a batch, executed or not, if they are held."""

@@ -44,24 +44,116 @@ class Ordering:
         """Invariant for a primary: above every number accepted in this view, and above h."""
         self.ask_now = False
         """Something was missed that others can resend: ask by STATUS at once (4 #14, rule 1.18)."""
+        self._supplied: dict[int, Batch] = {}
+        """Fetched bodies of `chosen`. Invariant: at most one each, gone once all are accepted."""
+        self._open_chosen: list[int] = []
+        """Numbers that the view begins with and that are not accepted here yet."""
+        self.contradicted = False
+        """The primary wants a vote against what was executed here; read and cleared by the caller of each sweep."""
 
     def start(self) -> None:
         """After a restart everything in the log is durable: its votes count again, and none is made twice."""
         log = self._core.log
         for slot in log.open_slots():
-            if slot.digest is not None:
+            if slot.digest is not None and log.is_active:
                 self._count_own(slot, is_commit=False)
                 if slot.prepared_at:
                     self._count_own(slot, is_commit=True)
             self.next_number = max(self.next_number, slot.number + 1)
-        self.next_number = max(self.next_number, log.low + 1, log.executing + 1)
+        self.next_number = max(self.next_number, log.low + 1, log.executing + 1, log.last_chosen + 1)
+        self._open_chosen = sorted(n for n in log.chosen if n > log.low)
+
+    # ---- views end and begin
+
+    def on_left(self) -> None:
+        """This replica has left the view: what it has not voted on in it, it never will."""
+        self._own_votes.clear()
+        self._forget_held()
+
+    def on_entered(self, old: dict[int, Slot]) -> None:
+        """A new view begins with empty slots; requests of old ones that it does not begin with wait again."""
+        core = self._core
+        self._own_votes.clear()
+        self._held.clear()
+        self.next_number = max(core.log.last_chosen, core.log.low) + 1
+        self._supplied.clear()
+        self._open_chosen = sorted(n for n in core.log.chosen if n > core.log.low)
+        for number, slot in sorted(old.items()):
+            is_dropped = number > self._delivery.committed_through and core.log.chosen.get(number) != slot.digest
+            if is_dropped and slot.batch is not None:
+                self._requests.wait_again(slot.batch.requests)
+
+    def _forget_held(self) -> None:
+        for number in self._held:
+            if (slot := self._core.log.slots.get(number)) is not None:
+                slot.held = None
+        self._held.clear()
+
+    def accept_chosen(self) -> None:
+        """Vote again on what the new view begins with: nothing but the body is asked for (rule 1.14). The NEW-VIEW is
+        the primary's PRE-PREPARE for all of it; batches already executed are agreed again, not executed again."""
+        core = self._core
+        if not self._open_chosen or not core.is_active or core.is_mute:
+            return
+        waiting: list[int] = []
+        for number in self._open_chosen:
+            if number <= core.log.low or self._accept_chosen(number):
+                continue
+            waiting.append(number)
+        self._open_chosen = waiting
+        if not waiting:
+            self._supplied.clear()
+
+    def _accept_chosen(self, number: int) -> bool:
+        core = self._core
+        digest = core.log.chosen[number]
+        batch = core.log.find(number, digest) or self._supplied.get(number)
+        if batch is None or number > core.log.high:
+            return False
+        slot = core.log.slot(number)
+        if slot.digest is not None or self._contradicts(number, digest):
+            return True
+        position = self._accept(slot, batch)
+        if not core.is_primary:
+            slot.prepares.add(core.primary, digest)
+            core.send(ALL, Prepare(core.view, number, digest), position)
+        self._try_prepared(slot)
+        return True
+
+    def supply(self, number: int, batch: Batch) -> None:
+        """The body of a batch that the view begins with."""
+        invariant(self._core.log.chosen.get(number) == batch.digest, "a supplied body was chosen", number=number)
+        self._supplied[number] = batch
+        self.accept_chosen()
+
+    def missing_chosen(self) -> list[tuple[int, bytes]]:
+        """(number, digest) of what the view begins with and whose body is not here. Rule A3."""
+        log = self._core.log
+        return [
+            (n, log.chosen[n])
+            for n in self._open_chosen
+            if log.low < n <= log.high and n not in self._supplied and log.find(n, log.chosen[n]) is None
+        ]
+
+    def _contradicts(self, number: int, digest: bytes) -> bool:
+        """Defence in depth (rule 1.7 b): a correct replica is never asked to vote for another digest than the one that
+        it executed; if it is, it refuses, says so, and suspects."""
+        core = self._core
+        executed = core.log.tail.get(number)
+        if executed is None or executed.digest == digest:
+            return False
+        core.accuse(
+            core.primary, "contradiction", f"view {core.view} has another batch at {number} than was executed here"
+        )
+        self.contradicted = True
+        return True
 
     # ---- the primary proposes
 
     def propose(self) -> None:
         """Send PRE-PREPAREs for what waits: one at once, more beside it only when they are worth it. [CL99 §5.1.2]"""
         core, queue = self._core, self._requests.queue
-        while queue.count and core.is_primary and not core.is_mute:
+        while queue.count and core.is_primary and core.is_active and not core.is_mute and not self._open_chosen:
             number = max(self.next_number, core.log.low + 1)
             flying = number - 1 - self._delivery.handed
             if flying >= core.tunables.pipeline_depth or number > core.log.high:
@@ -99,6 +191,9 @@ class Ordering:
         slot = core.log.slot(message.number)
         if slot.digest is not None:
             return None  # a duplicate
+        if message.number <= core.log.last_chosen:
+            self.supply(message.number, batch)
+            return None
         slot.held = Held(message, batch, unverified)
         self._held.add(message.number)
         self._accept_held(slot)
@@ -118,6 +213,10 @@ class Ordering:
             return Refused.NOT_PRIMARY
         if batch.digest != message.digest:
             return Refused.WRONG_DIGEST
+        if message.number <= core.log.last_chosen and core.log.chosen.get(message.number) != message.digest:
+            return Refused.NOT_CHOSEN
+        if self._contradicts(message.number, message.digest):
+            return Refused.CONTRADICTS
         if len(batch.encoded) > core.tunables.batch_max_bytes:
             return Refused.TOO_LARGE
         if any(len(r.body) > core.tunables.operation_max_bytes for r in batch.requests):
@@ -134,6 +233,8 @@ class Ordering:
         core = self._core
         if view != core.view:
             return Refused.OTHER_VIEW
+        if not core.is_active:
+            return Refused.LEFT_VIEW
         if number <= core.log.low:
             return Refused.BELOW_WINDOW
         if number > core.log.high:
@@ -172,10 +273,12 @@ class Ordering:
         """Write the pre-prepared batch; the own vote counts only when that is durable (rule 1.5)."""
         core = self._core
         invariant(slot.digest is None, "one digest per view and number", number=slot.number)
-        position = core.record(Accepted(core.view, slot.number, batch.digest, batch.encoded), batch)
+        held = core.log.holds_accepted(slot.number, batch.digest)
+        position = core.record(Accepted(core.view, slot.number, batch.digest, b"" if held else batch.encoded), batch)
         slot.touched = core.now
         self._own_votes.append(_OwnVote(position, core.view, slot.number, is_commit=False))
-        self._requests.ordered(slot.number, batch.requests)
+        if slot.number > self._delivery.committed_through:
+            self._requests.ordered(slot.number, batch.requests)
         return position
 
     # ---- votes
@@ -213,7 +316,7 @@ class Ordering:
         while own and own[0].position <= durable:
             vote = own.popleft()
             slot = self._core.log.slots.get(vote.number)
-            if slot is not None and vote.view == self._core.view:
+            if slot is not None and vote.view == self._core.view and self._core.is_active:
                 self._count_own(slot, vote.is_commit)
 
     def _count_own(self, slot: Slot, is_commit: bool) -> None:

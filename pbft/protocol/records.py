@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pbft.codec import Family, array, blob, uint
-from pbft.messages import Checkpoint, wire
+from pbft.messages import Checkpoint, ViewChange, wire
 
 log_record = Family("log record")
 
@@ -19,7 +19,8 @@ _batch = blob(64 << 20)
 
 @log_record.register(1, _number, _number, _digest, _batch)
 class Accepted(NamedTuple):
-    """This replica pre-prepared d at n in v and holds the batch: a Q entry. Before PRE-PREPARE or PREPARE is sent."""
+    """This replica pre-prepared d at n in v and holds the batch: a Q entry. Before PRE-PREPARE or PREPARE is sent.
+    The batch is empty for NULL, and when an earlier record holds it: a new view agrees on batches again."""
 
     view: int
     number: int
@@ -77,7 +78,21 @@ class ClientKey(NamedTuple):
     key: bytes
 
 
-Record = Accepted | Prepared | Executing | OwnCheckpoint | StableCertificate | Boot | ClientKey
+@log_record.register(8, array(wire.sized(ViewChange), 1, 1), nested=(0, ViewChange))
+class Left(NamedTuple):
+    """The VIEW-CHANGE that this replica signed: at most one per view, and no vote below that view ever again."""
+
+    view_change: tuple[ViewChange]
+
+
+@log_record.register(9, _batch)
+class Entered(NamedTuple):
+    """The NEW-VIEW, own or accepted, encoded, with all that it names. Before any vote in its view."""
+
+    new_view: bytes
+
+
+Record = Accepted | Prepared | Executing | OwnCheckpoint | StableCertificate | Boot | ClientKey | Left | Entered
 
 
 def encode_record(record: Record) -> bytes:

@@ -20,10 +20,13 @@ from pbft.messages import (
     Fetch,
     Message,
     Nack,
+    NewView,
     Prepare,
     PrePrepare,
     Stable,
     Status,
+    Suspect,
+    ViewChange,
 )
 from pbft.protocol.checkpoints import Checkpoints
 from pbft.protocol.core import Core, Refused, Sign
@@ -35,6 +38,8 @@ from pbft.protocol.records import Boot, ClientKey, Record
 from pbft.protocol.requests import Requests
 from pbft.protocol.retransmission import Retransmission
 from pbft.protocol.sessions import SessionMirror
+from pbft.protocol.suspicion import NO_CONDITIONS, Conditions, Suspicion
+from pbft.protocol.view_change import ViewChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +70,17 @@ class Replica:
     def __init__(self, group: Group, me: int, sign: Sign, secret: bytes, log: Log | None = None) -> None:
         """`sign` seals bytes with this incarnation's key; `secret` seeds the randomness that this primary proposes;
         `log` is the fold of the records found on disk."""
-        self.core = Core(group, me, sign, log or Log(group.tunables))
+        self.core = Core(group, me, sign, log or Log(group.quorums, group.tunables))
         self.mirror = SessionMirror(group.tunables.session_window)
         self.requests = Requests(self.core, self.mirror)
         self.delivery = Delivery(self.core, self.requests, self.mirror)
         self.ordering = Ordering(self.core, self.requests, self.delivery, secret)
         self.checkpoints = Checkpoints(self.core)
-        self.retransmission = Retransmission(self.core, self.requests, self.delivery, self.ordering, self.checkpoints)
+        self.suspicion = Suspicion(self.core, self.requests)
+        self.views = ViewChanges(self.core, self.ordering, self.suspicion)
+        self.retransmission = Retransmission(
+            self.core, self.requests, self.delivery, self.ordering, self.checkpoints, self.views
+        )
 
     def start(self, position: int, boot: int, execution: ExecutionStart, halted: str = "") -> None:
         """Begin: the log reaches `position`, all of it durable; the executor stands at `execution`.
@@ -86,6 +95,7 @@ class Replica:
         self.checkpoints.start()
         self.delivery.start(execution)
         self.ordering.start()
+        self.views.start()
 
     # ---- events
 
@@ -127,14 +137,23 @@ class Replica:
             case Nack():
                 self.requests.on_nack(sender, message, self.delivery.executed)
                 return None
+            case Suspect():
+                return self.suspicion.on_suspect(sender, message)
+            case ViewChange():
+                return self.views.on_view_change(sender, message)
             case _:
                 return self.core.refuse(sender, Refused.WRONG_ROLE)
+
+    def on_new_view(self, sender: int, message: NewView, seals_verify: bool) -> Refused | None:
+        """A NEW-VIEW, its own seal verified; `seals_verify`: those of the VIEW-CHANGEs that it names do too."""
+        return self.views.on_new_view(sender, message, seals_verify)
 
     def on_durable(self, position: int) -> None:
         """The log is on disk up to `position`: what waited leaves, own votes count."""
         self.core.outbox.release(position, self.core.effects.sends)
         self.ordering.on_durable(position)
         self.checkpoints.on_durable(position)
+        self.views.on_durable(position)
 
     def on_executed(self, done: Executed) -> None:
         """The executor finished a batch."""
@@ -142,6 +161,7 @@ class Replica:
         if done.state_digest:
             self.checkpoints.on_executed(done.number, done.state_digest)
         self.retransmission.on_progress()
+        self.suspicion.on_executed()
 
     def on_answered(self, result: Result) -> None:
         """The replicated table answered a request of `Effects.answers`."""
@@ -160,9 +180,15 @@ class Replica:
         """The old session keys with a replica have ended (rule 1.18)."""
         self.ordering.on_keys_ended(peer)
 
-    def on_tick(self) -> None:
+    def on_tick(self, conditions: Conditions = NO_CONDITIONS) -> None:
         """Time has passed; called at least every 50 milliseconds."""
         self.retransmission.on_tick()
+        self.suspicion.on_tick(conditions)
+
+    def resign(self) -> None:
+        """This replica is about to stop: a primary leaves its view, so that the others need not wait (4 #46)."""
+        if self.core.is_primary and self.core.is_active and not self.core.is_mute:
+            self.views.leave(self.core.view + 1)
 
     def on_checkpoint_durable(self, number: int) -> None:
         """State `number`, stable, is on disk: the log below may go (rule 1.6)."""
@@ -170,11 +196,17 @@ class Replica:
 
     def finish(self) -> None:
         """The sweep is over: everything that arrived is the next batch. Waiting for nothing (DESIGN 1.4)."""
+        self.views.step()
         self.ordering.on_window_moved()
+        self.ordering.accept_chosen()
         self.ordering.retry_held()
         self.retransmission.fetch_learned()
         self.delivery.hand_over()
         self.ordering.propose()
+        if self.ordering.contradicted:
+            self.ordering.contradicted = False
+            self.suspicion.suspect_now()
+        self.suspicion.watch(self.delivery.committed_through)
 
     def take_effects(self) -> Effects:
         """Everything caused since the last call."""
@@ -190,7 +222,7 @@ class Replica:
             id=core.me,
             view=core.view,
             primary=core.primary,
-            in_view_change=False,
+            in_view_change=not core.is_active,
             last_executed=self.delivery.executed,
             stable_checkpoint=core.log.low,
             stable_digest=self.checkpoints.stable_digest.hex(),
@@ -217,7 +249,7 @@ class Replica:
 
 def fold(group: Group, records: list[tuple[int, Record]]) -> Log:
     """The log as it stood when the last of these records was written."""
-    log = Log(group.tunables)
+    log = Log(group.quorums, group.tunables)
     for position, record in records:
         log.apply(record, position)
     return log

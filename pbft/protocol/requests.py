@@ -111,6 +111,9 @@ class Requests:
         self.queue = Queue(t.pending_per_client, t.pending_total, t.pending_bytes)
         self.in_flight: dict[bytes, int] = {}
         """Digest -> number, for requests in batches that this replica accepted and has not executed."""
+        self._awaited: dict[bytes, int] = {}
+        """Digest -> number it was pre-prepared at, or 0; oldest wait first. What a view timer runs for (rule 1.11).
+        Invariant: queued and signed, or in flight."""
         self._in_full: set[bytes] = set()
         self._forwards: dict[bytes, set[int]] = {}
         self._nacks: dict[tuple[int, int, bytes], set[int]] = {}
@@ -150,6 +153,8 @@ class Requests:
             self._in_full.discard(request.digest)
             self._answer_refusal(request, "busy")
             return core.refuse(sender, Refused.TOO_OFTEN)
+        if request.is_signed and authentic and verdict is Verdict.FRESH:
+            self._awaited.setdefault(request.digest, 0)
         if not from_replica and not core.is_primary:
             core.send(core.primary, request.message())
         return None
@@ -190,16 +195,53 @@ class Requests:
 
         taken = self.queue.take(core.tunables.batch_max_bytes - 64, ready)
         for request in answered:
-            self.queue.remove(request.client, request.digest)
-            core.effects.answers.append(request)
+            self._drop_answered(request)
         return taken
+
+    def _drop_answered(self, request: ClientRequest) -> None:
+        self.queue.remove(request.client, request.digest)
+        self._awaited.pop(request.digest, None)
+        self._core.effects.answers.append(request)
+
+    # ---- what is awaited
+
+    def oldest_awaited(self, committed_through: int) -> bytes | None:
+        """The request that has waited longest: not executed, and not in a batch that is committed here with all below
+        it and their bodies, whose execution needs nobody's help (rule 1.11)."""
+        awaited = self._awaited
+        while awaited:
+            digest = next(iter(awaited))
+            number = awaited[digest]
+            if not number or number > committed_through:
+                return digest
+            del awaited[digest]
+        return None
+
+    def review(self, executed: int) -> None:
+        """At each STATUS interval: what the executed state answers by now is answered and awaited no longer, else one
+        client's dead request makes every replica suspect every primary; what was undecided may be fresh (rule 1.15)."""
+        for request in self.queue.requests():
+            verdict = self._mirror.judge(request, executed)
+            if verdict is Verdict.ANSWERED:
+                self._drop_answered(request)
+            elif verdict is Verdict.FRESH and request.is_signed:
+                self._awaited.setdefault(request.digest, 0)
+
+    def wait_again(self, requests: tuple[ClientRequest, ...]) -> None:
+        """A batch that was pre-prepared in an old view is not among those that the new one begins with."""
+        for request in requests:
+            self.in_flight.pop(request.digest, None)
+            if self.queue.add(request):
+                self._awaited[request.digest] = 0
+            else:
+                self._awaited.pop(request.digest, None)
 
     # ---- from ordering and execution
 
     def ordered(self, number: int, requests: tuple[ClientRequest, ...]) -> None:
         """These requests are in an accepted batch: they wait no longer, and are not proposed twice (4 #37)."""
         for request in requests:
-            self.in_flight[request.digest] = number
+            self.in_flight[request.digest] = self._awaited[request.digest] = number
             self.queue.remove(request.client, request.digest)
             self._forwards.pop(request.digest, None)
 
@@ -210,6 +252,7 @@ class Requests:
     def executed(self, client: int, digest: bytes) -> bool:
         """A request has executed. True if its client retransmitted it and so wants the full result from everybody."""
         self.in_flight.pop(digest, None)
+        self._awaited.pop(digest, None)
         waiting = self.queue.remove(client, digest)
         in_full = digest in self._in_full
         self._in_full.discard(digest)

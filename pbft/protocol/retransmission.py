@@ -16,6 +16,7 @@ from pbft.protocol.effects import ALL
 from pbft.protocol.log import Slot
 from pbft.protocol.ordering import Ordering
 from pbft.protocol.requests import Requests
+from pbft.protocol.view_change import ViewChanges
 
 _COMMITTED_AT_ONCE = 256
 _FETCH_AT_ONCE = 64
@@ -29,13 +30,20 @@ class Retransmission:
     """Asks for what is missing here and answers what is missing elsewhere."""
 
     def __init__(
-        self, core: Core, requests: Requests, delivery: Delivery, ordering: Ordering, checkpoints: Checkpoints
+        self,
+        core: Core,
+        requests: Requests,
+        delivery: Delivery,
+        ordering: Ordering,
+        checkpoints: Checkpoints,
+        views: ViewChanges,
     ) -> None:
         self._core = core
         self._requests = requests
         self._delivery = delivery
         self._ordering = ordering
         self._checkpoints = checkpoints
+        self._views = views
         self._next_status = 0.0
         self._next_interval = 0.0
         self._served: dict[int, int] = {}
@@ -62,6 +70,7 @@ class Retransmission:
             self._next_interval = core.now + self.interval
             self._served.clear()
             self._answered.clear()
+            self._requests.review(self._delivery.executed)
             self._requests.forward_again()
         if core.now < self._next_status and not self._ordering.ask_now:
             return
@@ -84,13 +93,16 @@ class Retransmission:
             if number >= base:
                 accepted |= (slot.digest is not None) << (number - base)
                 prepared |= bool(slot.prepared_at) << (number - base)
+        held = sum(1 << s for s, m in self._views.collected.items() if m.view == core.log.promised)
         return Status(
             core.view,
+            core.log.promised,
             core.log.low,
             base - 1,
             core.log.first_retained,
-            accepted.to_bytes((accepted.bit_length() + 7) // 8, "little"),
-            prepared.to_bytes((prepared.bit_length() + 7) // 8, "little"),
+            _bitmap(accepted),
+            _bitmap(prepared),
+            _bitmap(held),
         )
 
     def fetch_learned(self) -> None:
@@ -100,26 +112,31 @@ class Retransmission:
         for count, (number, digest) in enumerate(delivery.learned()):
             if count >= _FETCH_AT_ONCE:
                 break
-            body = core.log.body(number, digest)
+            body = core.log.find(number, digest)
             if body is not None:
                 delivery.learn(number, digest, body)
-                continue
-            when, times = self._asked.get(number, (-1e9, 0))
-            if core.now - when < self.interval:
-                continue
-            claimants = delivery.claimants(number, digest)
-            self._asked[number] = (core.now, times + 1)
-            wanted.setdefault(claimants[times % len(claimants)], []).append((number, digest))
+            else:
+                self._want(number, digest, delivery.claimants(number, digest), wanted)
+        others = [i for i in range(core.quorums.n) if i != core.me]
+        for number, digest in self._ordering.missing_chosen()[:_FETCH_AT_ONCE]:
+            self._want(number, digest, self._views.vouchers(number, digest) or others, wanted)
         for peer, entries in wanted.items():
             core.send(peer, Fetch(tuple(entries)))
         delivery.hand_over()
 
+    def _want(self, number: int, digest: bytes, holders: list[int], wanted: dict[int, list[tuple[int, bytes]]]) -> None:
+        """Ask one of those who should have a body, another one each time."""
+        when, times = self._asked.get(number, (-1e9, 0))
+        if self._core.now - when >= self.interval:
+            self._asked[number] = (self._core.now, times + 1)
+            wanted.setdefault(holders[times % len(holders)], []).append((number, digest))
+
     def on_body(self, sender: int, message: Body) -> Refused | None:
         """A body that was asked for; believed because it hashes to the digest that f+1 vouch for."""
         core, delivery = self._core, self._delivery
-        if message.number not in self._asked or message.number <= delivery.handed:
-            return core.refuse(sender, Refused.NOT_WANTED)
-        if not delivery.claimants(message.number, message.digest):
+        wanted = (message.number, message.digest)
+        is_learned, is_chosen = wanted in delivery.learned(), wanted in self._ordering.missing_chosen()
+        if message.number not in self._asked or not (is_learned or is_chosen):
             return core.refuse(sender, Refused.NOT_WANTED)
         try:
             batch = decode_batch(message.batch)
@@ -127,10 +144,11 @@ class Retransmission:
             return core.refuse(sender, Refused.MALFORMED)
         if batch.digest != message.digest:
             return core.refuse(sender, Refused.WRONG_DIGEST)
-        if message.digest not in [d for n, d in delivery.learned() if n == message.number]:
-            return core.refuse(sender, Refused.NOT_WANTED)
         del self._asked[message.number]
-        delivery.learn(message.number, message.digest, batch)
+        if is_learned:
+            delivery.learn(message.number, message.digest, batch)
+        if is_chosen:
+            self._ordering.supply(message.number, batch)
         return None
 
     def on_progress(self) -> None:
@@ -168,9 +186,25 @@ class Retransmission:
         for checkpoint in self._checkpoints.own_above(status.stable):
             core.send(sender, checkpoint)
         self._offer_committed(sender, status.last_executed)
-        if status.view == core.view and not core.is_mute:
+        if status.view < core.view or status.promised < core.log.promised or not core.is_active:
+            self._resend_views(sender, status)
+        if status.view == core.view and core.is_active and not core.is_mute:
             self._resend_votes(sender, status)
         return None
+
+    def _resend_views(self, sender: int, status: Status) -> None:
+        """Bring a replica into the present view by its NEW-VIEW, however many it slept through; and VIEW-CHANGEs, own
+        and others', for views above its own that it lacks. Signed: anybody may relay them (rules 1.12, 1.13)."""
+        core = self._core
+        if core.log.new_view is not None and status.view < core.view and status.promised <= core.view:
+            self._count(sender, 1 << 16)
+            core.send(sender, core.log.new_view, None if core.is_primary else 0)
+        held = int.from_bytes(status.view_changes, "little")
+        for origin, message in self._views.collected.items():
+            known = message.view == status.promised and held >> origin & 1
+            if origin != sender and not known and message.view >= status.promised and message.view > status.view:
+                self._count(sender, 1 << 14)
+                core.send(sender, message, None if origin == core.me else 0)
 
     def _offer_committed(self, sender: int, executed: int) -> None:
         core, tail = self._core, self._core.log.tail
@@ -226,3 +260,7 @@ class Retransmission:
 
     def _count(self, peer: int, size: int) -> None:
         self._served[peer] = self._served.get(peer, 0) + size
+
+
+def _bitmap(bits: int) -> bytes:
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")

@@ -7,7 +7,7 @@ import hashlib
 from pbft.batch import AuthKind, ClientRequest, signature_body
 from pbft.config import CLIENT_PRINCIPAL, Group, Tunables
 from pbft.crypto import AuthenticatorKey, check_authenticator
-from pbft.messages import Checkpoint
+from pbft.messages import Sealed
 
 CLUSTER = b"simulated cluster".ljust(32, b".")
 
@@ -59,7 +59,7 @@ class SimulatedAuthentication:
         body = signature_body(self._group.cluster, self._group.epoch, request.digest)
         return authenticator == bytes([AuthKind.SIGNATURE]) + signature(request.client, body)
 
-    def checkpoint_is_authentic(self, checkpoint: Checkpoint) -> bool:
+    def seal_is_authentic(self, message: Sealed) -> bool:
         """As `pbft.authentication`."""
-        body = checkpoint.signed_body(self._group.cluster, self._group.epoch)
-        return checkpoint.seal == signature(checkpoint.sender, body, 160)
+        body = message.signed_body(self._group.cluster, self._group.epoch)
+        return message.seal == signature(message.sender, body, 160)

@@ -17,6 +17,7 @@ from pbft.messages import Message, Refusal, Reply, encode
 from pbft.misbehaviour import Misbehaviour
 from pbft.protocol.effects import ALL, Evidence
 from pbft.protocol.records import Record, decode_record
+from pbft.protocol.suspicion import Conditions
 from pbft.simulation.keys import SimulatedAuthentication, signature
 from pbft.simulation.network import Network
 from pbft.simulation.world import World
@@ -190,7 +191,7 @@ class Machine:
 
     def _tick(self) -> None:
         self._set_time()
-        self.host.tick()
+        self.host.tick(Conditions(self._random.random(), 0.002))
         self._flush()
         self._soon(self._tick, _TICK)
 

@@ -25,7 +25,7 @@ CALM_SECONDS = 40.0
 PROMPT_SECONDS = 0.6
 """No call takes longer in a run without faults: slow disks, and nothing sent twice."""
 
-FAULTS = ("weather", "crash", "partition", "pause", "skew", "replica", "client", "restart-client")
+FAULTS = ("weather", "crash", "stop", "partition", "pause", "skew", "replica", "client", "restart-client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,10 @@ class Scenario:
     pauses: int = 0
     skew: float = 0.0
     adversary: str = ""
+    faulty: int = 0
+    """Which replica misbehaves, or stops for ever."""
+    stops: bool = False
+    """The faulty replica is switched off once, and not on again."""
     bad_client: bool = False
     client_restarts: int = 0
 
@@ -93,6 +97,8 @@ class Scenario:
             pauses=random.randint(1, 3) if maybe("pause", 0.3) else 0,
             skew=random.choice((0.2, 3.0)) if maybe("skew", 0.2) else 0.0,
             adversary=random.choice(sorted(MISBEHAVIOURS)) if maybe("replica", 0.5) else "",
+            faulty=random.choice((0, 0, 1, 2, 3)),
+            stops=maybe("stop", 0.2),
             bad_client=maybe("client", 0.3),
             client_restarts=random.randint(1, 3) if maybe("restart-client", 0.25) else 0,
         )
@@ -101,7 +107,7 @@ class Scenario:
     def is_quiet(self) -> bool:
         """No fault at all."""
         quiet = Scenario(0)
-        names = ("weather", "crashes", "power_cuts", "partitions", "pauses", "skew", "adversary", "bad_client")
+        names = ("weather", "crashes", "power_cuts", "partitions", "pauses", "skew", "adversary", "bad_client", "stops")
         return all(getattr(self, name) == getattr(quiet, name) for name in (*names, "client_restarts"))
 
     def smaller(self) -> list[Scenario]:
@@ -112,6 +118,7 @@ class Scenario:
             if getattr(self, name)
         ]
         found += [replace(self, adversary="")] if self.adversary else []
+        found += [replace(self, stops=False)] if self.stops else []
         found += [replace(self, bad_client=False)] if self.bad_client else []
         found += [replace(self, weather=Weather())] if self.weather != Weather() else []
         found += [replace(self, clients=1)] if self.clients > 1 else []
@@ -150,12 +157,14 @@ class Run:
             pipeline_depth=s.pipeline,
             sessions_per_client=s.sessions,
             status_interval=100,
+            view_timeout=500,
+            view_timeout_max=8000,
             batch_max_bytes=4096,
             operation_max_bytes=1024,
         )
         self.group = group_of(s.n, s.clients + 1, tunables)
         quorums = self.group.quorums
-        faulty = (s.n - 1,) if s.adversary else ()
+        faulty = (s.faulty,) if s.adversary or s.stops else ()
         watchers = (
             oracles.Agreement(),
             oracles.Validity(),
@@ -174,15 +183,22 @@ class Run:
                 self.service.application,
                 i,
                 observer,
-                MISBEHAVIOURS[s.adversary](i, self.group, self.world.adversary) if i in faulty else None,
+                MISBEHAVIOURS[s.adversary](i, self.group, self.world.adversary)
+                if i in faulty and s.adversary
+                else None,
             )
             for i in range(s.n)
         ]
         self.clients = [
-            SimulatedClient(self.world, self.network, self.group, i, self.service, s.callers, s.operations)
+            SimulatedClient(
+                self.world, self.network, self.group, i, self.service, s.callers, s.operations, s.fault_seconds
+            )
             for i in range(s.clients)
         ]
-        self.active = [ActiveReplica(self.world, self.network, self.group, i, self._seen) for i in faulty]
+        self.faulty = faulty
+        self.stopped: int | None = None
+        forging = faulty if s.adversary else ()
+        self.active = [ActiveReplica(self.world, self.network, self.group, i, self._seen) for i in forging]
         bad = client_principal(s.clients)
         self.bad = [BadClient(self.world, self.network, self.group, bad, client_principal(0))] if s.bad_client else []
 
@@ -194,7 +210,7 @@ class Run:
     @property
     def correct(self) -> list[Machine]:
         """Machines that oracles hold to the rules."""
-        return [m for m in self.machines if m.is_correct]
+        return [m for m in self.machines if m.me not in self.faulty]
 
     def _seen(self) -> int:
         return max((m.host.replica.delivery.executed for m in self.machines if m.up), default=0)
@@ -237,6 +253,8 @@ class Run:
         def at(action: object) -> None:
             world.after(random.uniform(0.05, end), action)  # type: ignore[arg-type]
 
+        if s.stops:
+            at(lambda: self._stop(self.machines[s.faulty]))
         for _ in range(s.crashes):
             machine = random.choice(self.machines)
             at(lambda m=machine: self._crash([m]))
@@ -251,11 +269,20 @@ class Run:
             client = random.choice(self.clients)
             at(client.restart)
 
+    def _stop(self, machine: Machine) -> None:
+        self.stopped = machine.me
+        if machine.up:
+            machine.crash()
+
     def _crash(self, machines: list[Machine]) -> None:
         for machine in machines:
             if machine.up:
                 machine.crash()
-                self.world.after(self.world.faults.uniform(0.01, 0.5), machine.start)
+                self.world.after(self.world.faults.uniform(0.01, 0.5), lambda m=machine: self._start(m))  # type: ignore[misc]
+
+    def _start(self, machine: Machine) -> None:
+        if machine.me != self.stopped:
+            machine.start()
 
     def _partition(self) -> None:
         random = self.world.faults

@@ -24,12 +24,15 @@ class SimulatedClient:
         service: Service,
         callers: int,
         operations: int,
+        seconds: float,
     ) -> None:
+        """`seconds`: about how long the operations take, thinking included."""
         self._world, self._network, self._group, self._service = world, network, group, service
         self.principal = client_principal(index)
         self._random = world.stream(f"client {index}")
         self._left = operations
         self._callers = callers
+        self._think = operations / callers / seconds
         self._calls: dict[Call, tuple[Asked, float]] = {}
         self.ended: list[Ended] = []
         self.begun = 0
@@ -126,6 +129,6 @@ class SimulatedClient:
             error = f"{type(result).__name__}: {result!s}" if failed else ""
             self.ended.append(Ended(self.principal, known[0], known[1], self._world.now, value, error))
             self._world.note(f"client {self.principal & 0xFF} gets {value!r} {error}")
-            self._world.after(self._random.expovariate(200), self._call)
+            self._world.after(self._random.expovariate(self._think), self._call)
         for replica, body, _ in self.core.take_sends():
             self._network.send(self.principal, replica, body)

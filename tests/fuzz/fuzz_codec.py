@@ -52,6 +52,7 @@ from pbft.messages import (
     Refusal,
     Reply,
     Request,
+    Sealed,
     Stable,
     Status,
     decode,
@@ -86,7 +87,7 @@ def state_digest(number: int) -> bytes:
     return digest(b"fuzz-state", number.to_bytes(8, "big"))
 
 
-def seal(checkpoint: Checkpoint) -> bytes:
+def seal(checkpoint: Sealed) -> bytes:
     """Stands for a signature: only the fields themselves give it."""
     return blake2b(checkpoint.signed_body(GROUP.cluster, 0), digest_size=32).digest() * 5
 
@@ -98,8 +99,8 @@ class FakeAuthentication:
     def request_is_authentic(self, request: ClientRequest) -> bool:
         return request.authenticator[:1] in (b"\x00", b"\x01")
 
-    def checkpoint_is_authentic(self, checkpoint: Checkpoint) -> bool:
-        return checkpoint.sender == 3 or checkpoint.seal == seal(checkpoint)
+    def seal_is_authentic(self, message: Sealed) -> bool:
+        return message.sender == 3 or message.seal == seal(message)
 
 
 class World:
@@ -251,8 +252,8 @@ def seeds() -> list[Play]:
         (DISK, b""),
     ]
     each: list[Message] = [
-        calls[0].message(), opens[0].message(), doubtful.message(), Status(0, 0, 0, 1, b"\x01", b""),
-        Status(0, 2, 2, 1, b"", b"\xff" * 20), Fetch(tuple(enumerate(digests, 1))), Nack(1, ALICE, calls[0].digest),
+        calls[0].message(), opens[0].message(), doubtful.message(), Status(0, 0, 0, 0, 1, b"\x01", b"", b""),
+        Status(0, 1, 2, 2, 1, b"", b"\xff" * 20, b"\x07"), Fetch(tuple(enumerate(digests, 1))), Nack(1, ALICE, calls[0].digest),
         Stable(tuple(checkpoints[:3])), Stable(tuple(checkpoints[3:])), Reply(0, 1, ((1, False, bytes(32), b""),)),
         Refusal(0, 1, 1, "busy"),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from pbft.config import CLIENT_PRINCIPAL, Group, Tunables
 from pbft.crypto import digest
 from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Result
 from pbft.host import Host, Ports, restore
-from pbft.messages import Checkpoint, Message, Reply, Request, decode, encode
+from pbft.messages import Message, Reply, Request, Sealed, decode, encode
 from pbft.protocol.effects import ALL, Evidence
 from pbft.protocol.replica import Replica
 
@@ -42,8 +42,8 @@ class Authentic:
             request.authenticator[:1] == b"\x00" and self._me in request.authenticator[1:]
         )
 
-    def checkpoint_is_authentic(self, checkpoint: Checkpoint) -> bool:
-        return checkpoint.seal == sealed(checkpoint.sender, checkpoint.signed_body(self._group.cluster, 0))
+    def seal_is_authentic(self, message: Sealed) -> bool:
+        return message.seal == sealed(message.sender, message.signed_body(self._group.cluster, 0))
 
 
 def sealed(sender: int, body: bytes) -> bytes:

@@ -198,7 +198,7 @@ def test_what_lies_far_outside_the_window_is_not_stored() -> None:
         m.give(2, Prepare(far, 3, b"x" * 32))
         m.give(2, Committed(number, (b"x" * 32,)))
         m.give(2, Fetch(((number, b"x" * 32),)))
-        m.give(2, Status(far, number, number, number, b"\xff" * 64, b"\xff" * 64))
+        m.give(2, Status(far, far, number, number, number, b"\xff" * 64, b"\xff" * 64, b"\xff" * 64))
     assert not [n for n in m.replica.core.log.slots if n > 8]
     assert not m.replica.delivery._claims
     c.wire.clear()
@@ -260,7 +260,7 @@ def test_a_flood_that_makes_a_replica_ask_early_does_not_stop_it_from_answering(
     m = c.members[1]
     c.open()
     c.order(3)
-    behind = Status(0, 0, 0, 1, b"", b"")
+    behind = Status(0, 0, 0, 0, 1, b"", b"", b"")
     c.wire.clear()
     for _ in range(100):
         m.give(3, Prepare(0, 1000, b"x" * 32))

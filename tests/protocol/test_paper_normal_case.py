@@ -80,6 +80,8 @@ def test_a_prepare_of_the_primary_counts_for_nothing() -> None:
     backup.give(0, Prepare(0, 2, proposal.digest))
     assert backup.refused(0, "from-primary") == 1
     assert not backup.replica.core.log.slots[2].prepared_at
+    backup.give(2, Prepare(0, 2, proposal.digest))
+    assert backup.replica.core.log.slots[2].prepared_at, "its own and another backup's are enough beside the proposal"
 
 
 @pytest.mark.scenario("G06")
@@ -149,6 +151,7 @@ def test_two_proposals_for_one_number_are_evidence() -> None:
     assert backup.replica.core.log.slots[2].digest == first.digest
 
 
+@pytest.mark.scenario("G15")
 @pytest.mark.parametrize(
     ("change", "sender", "reason"),
     [

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from cluster import ALICE, BOB, Cluster
 
+from pbft.application import Application, Context
 from pbft.batch import ClientRequest, encode_batch, open_body, operations_body
-from pbft.messages import Commit, Nack, Prepare, PrePrepare, Refusal, Reply, Request, encode
+from pbft.execution import Executor
+from pbft.messages import (
+    Body,
+    Checkpoint,
+    Commit,
+    Committed,
+    Fetch,
+    Message,
+    Nack,
+    Prepare,
+    PrePrepare,
+    Refusal,
+    Reply,
+    Request,
+    Stable,
+    encode,
+)
+
+D = b"x" * 32
+STATUS = Cluster().primary.replica.retransmission.status()
+CHECKPOINT = Checkpoint(0, 0, 4, D, 1, 1, b"s" * 160)
 
 
 def proposal_of(c: Cluster, request: Request) -> PrePrepare:
@@ -16,30 +39,51 @@ def proposal_of(c: Cluster, request: Request) -> PrePrepare:
     return PrePrepare(0, number, batch.digest, batch.encoded)
 
 
+def executed_requests(c: Cluster) -> list[bytes]:
+    """Digests of all requests that were executed, in order; every replica executed the same."""
+    orders = {tuple(r.digest for b in m.executor.executed for r in b.requests) for m in c.members}
+    [order] = orders
+    return list(order)
+
+
 @pytest.mark.scenario("E04")
-def test_a_request_that_reached_one_backup_only_is_ordered() -> None:
-    """A backup forwards it to the primary."""
+@pytest.mark.parametrize("authenticator", [b"\x01", b"all"])
+def test_a_request_that_reached_one_backup_only_is_ordered(authenticator: bytes) -> None:
+    """A backup forwards it to the primary, also again if that got lost; it is executed once, without its client."""
     c = Cluster()
     c.open()
-    c.members[2].give(ALICE, c.request(authenticator=b"\x01"))
+    c.dropped = lambda s, t, m: isinstance(m, Request)
+    request = c.request(authenticator=authenticator)
+    c.members[2].give(ALICE, request)
     c.settle()
-    assert {len(m.executed) for m in c.members} == {2}
+    assert len(executed_requests(c)) == 1
+    c.dropped = lambda s, t, m: False
+    for _ in range(4):
+        c.tick_all()
+    assert executed_requests(c)[1:] == [ClientRequest(*request).digest]
+    assert {m.replica.status().view for m in c.members} == {0}
 
 
 @pytest.mark.scenario("E03")
 def test_a_retransmission_of_an_executed_request_is_answered_and_not_ordered() -> None:
-    """The replicated table answers; nothing executes again."""
+    """The replicated table answers, a hundred times, also after restarts; no batch is made for it."""
     c = Cluster()
     c.open()
     request = c.request()
     c.primary.give(ALICE, request)
     c.settle()
-    c.replies.clear()
-    for m in c.members:
-        m.give(ALICE, request._replace(authenticator=b"\x01"))
-    c.settle()
-    assert {len(m.executed) for m in c.members} == {2}
-    assert sorted(s for s, _ in c.acknowledged(Reply)) == [0, 1, 2, 3]
+    for time in range(100):
+        if time % 25 == 24:
+            for m in c.members:
+                m.boot()
+            c.tick_all()
+        c.replies.clear()
+        for m in c.members:
+            m.give(ALICE, request._replace(authenticator=b"\x01"))
+        assert not c.take(PrePrepare)
+        c.settle()
+        assert sorted(s for s, _ in c.acknowledged(Reply)) == [0, 1, 2, 3]
+        assert [len(m.executed) for m in c.members] == [2] * 4
 
 
 def test_a_request_in_flight_is_not_proposed_twice() -> None:
@@ -64,37 +108,172 @@ def test_an_old_request_after_newer_ones_is_answered_not_executed() -> None:
     for _ in range(3):
         c.primary.give(ALICE, c.request(floor=1))
         c.settle()
-    c.primary.give(ALICE, old)
-    c.settle()
+    for sender in (ALICE, 2, 3):  # its client again, and slow backups that forward it
+        c.primary.give(sender, old)
+        c.settle()
     assert {len(m.executed) for m in c.members} == {5}
+    assert len(executed_requests(c)) == len(set(executed_requests(c))) == 5
+
+
+@pytest.mark.scenario("E06")
+@pytest.mark.parametrize("seed", range(5))
+def test_pipelined_requests_may_arrive_in_any_order(seed: int) -> None:
+    """64 requests of one client at once, shuffled, some of them at a backup first: all execute, each once."""
+    c = Cluster(session_window=64)
+    c.open()
+    requests = [c.request(floor=0, id=i) for i in range(1, 65)]
+    rng = Random(seed)
+    rng.shuffle(requests)
+    for request in requests:
+        c.members[rng.choice([0, 0, 0, 1])].give(ALICE, request)
+        if rng.random() < 0.2:
+            c.settle()
+    c.settle()
+    c.tick_all()
+    c.tick_all()
+    assert sorted(executed_requests(c)[1:]) == sorted(ClientRequest(*r).digest for r in requests)
+
+
+class Append(Application):
+    """Keeps what it is given, in order."""
+
+    def execute(self, operation: bytes, context: Context) -> bytes:
+        self.state[b"all"] = self.state.get(b"all", b"") + operation
+        return self.state[b"all"]
+
+    def query(self, operation: bytes, context: Context) -> bytes:
+        return self.state.get(b"all", b"")
+
+
+@pytest.mark.scenario("E07")
+@pytest.mark.parametrize("first", [(0, 1), (2, 3), (1, 2), (3,)])
+def test_two_requests_with_one_id_at_different_replicas_execute_once(first: tuple[int, ...]) -> None:
+    """A client that says one thing to some replicas and another thing to the rest: one of the two executes, the same
+    everywhere, and other clients go on."""
+    c = Cluster()
+    for m in c.members:
+        m.executor = Executor(c.group, Append)  # type: ignore[assignment]
+    for client in (ALICE, BOB):
+        c.primary.give(client, Request(open_body(client, 7, 0), b"\x01"))
+        c.settle()
+    one, two = (Request(operations_body(ALICE, 1 << 16, 9, 0, 255, [text]), b"\x01") for text in (b"one ", b"two "))
+    for m in c.members:
+        m.give(ALICE, one if m.me in first else two)
+    c.settle()
+    c.primary.give(BOB, Request(operations_body(BOB, 2 << 16, 1, 0, 255, [b"bob"]), b"\x01"))
+    for _ in range(3):
+        c.tick_all()
+    for m in c.members:  # both again, to everybody
+        m.give(ALICE, one)
+        m.give(ALICE, two)
+    c.settle()
+    states = {m.executor.application.query(b"", None) for m in c.members}  # type: ignore[attr-defined]
+    assert states in ({b"one bob"}, {b"two bob"})
+    assert len({m.executor.snapshot().digest for m in c.members}) == 1  # type: ignore[attr-defined]
+    assert {m.replica.requests.queue.count for m in c.members} == {0}
+    assert {m.replica.status().view for m in c.members} == {0}
 
 
 @pytest.mark.scenario("E22")
 @pytest.mark.parametrize(
     "message",
-    [Prepare(0, 1, b"x" * 32), Commit(0, 1, b"x" * 32), PrePrepare(0, 1, b"x" * 32, b""), Nack(1, ALICE, b"x" * 32)],
+    [
+        PrePrepare(0, 1, D, b""),
+        Prepare(0, 1, D),
+        Commit(0, 1, D),
+        CHECKPOINT,
+        Committed(1, (D,)),
+        STATUS,
+        Fetch(((1, D),)),
+        Body(1, D, b""),
+        Stable((CHECKPOINT,)),
+        Nack(1, ALICE, D),
+        Reply(0, 1 << 16, ((1, False, D, b""),)),
+        Refusal(0, 1 << 16, 1, "busy"),
+    ],
+    ids=lambda message: type(message).__name__,
 )
-def test_protocol_messages_from_a_client_are_refused(message: object) -> None:
-    """A client may send REQUEST and nothing else."""
+def test_protocol_messages_from_a_client_are_refused(message: Message) -> None:
+    """A client may send REQUEST and nothing else; it and the others are served as before."""
     c = Cluster()
-    c.members[1].give(ALICE, message)  # type: ignore[arg-type]
-    assert c.members[1].refused(ALICE, "wrong-role") == 1
-    assert not c.members[1].replica.core.log.slots
+    c.open()
+    c.open(BOB)
+    for m in c.members:
+        before = m.replica.status()
+        m.give(ALICE, message)
+        assert m.refused(ALICE, "wrong-role") == 1
+        assert m.host.receive(ALICE, encode(message)[:-1] + b"\xff\xff") == "malformed"
+        assert m.replica.status() == before
+    assert not c.wire
+    c.replies.clear()
+    c.primary.give(BOB, c.request(BOB))
+    c.primary.give(ALICE, c.request())
+    c.settle()
+    assert {(s, t) for s, t, m in c.replies if isinstance(m, Reply)} == {(s, t) for s in range(4) for t in (ALICE, BOB)}
 
 
 @pytest.mark.scenario("E24")
 def test_requests_without_a_valid_proof_are_refused() -> None:
-    """No authenticator, a wrong one, an unknown client, another client's name."""
+    """No authenticator, a wrong one, an unknown client, another client's name: by each replica, relayed or not."""
     c = Cluster()
-    for authenticator in (b"", b"\x00", b"\x05garbage"):
-        c.primary.give(ALICE, c.request(authenticator=authenticator))
-    assert c.primary.refused(ALICE, "unauthentic-request") == 3
-    c.primary.give(BOB, c.request(ALICE))
-    assert c.primary.refused(BOB, "wrong-role") == 1
     stranger = Request(operations_body(1 << 63 | 99, 1 << 16, 1, 0, 255, [b"x"]), b"all")
-    c.primary.give(2, stranger)
-    assert c.primary.refused(2, "unauthentic-request") == 1
-    assert c.primary.replica.requests.queue.count == 0
+    for m in c.members:
+        for authenticator in (b"", b"\x00", b"\x05garbage"):
+            m.give(ALICE, c.request(authenticator=authenticator))
+        assert m.refused(ALICE, "unauthentic-request") == 3
+        m.give(BOB, c.request(ALICE))
+        assert m.refused(BOB, "wrong-role") == 1
+        relay = (m.me + 1) % 4
+        m.give(relay, stranger)
+        assert m.refused(relay, "unauthentic-request") == 1
+        assert m.replica.requests.queue.count == 0
+    told = [(t, m.reason) for _, t, m in c.take(Refusal)]  # type: ignore[attr-defined]
+    assert set(told) == {(ALICE, "unauthentic")}, "who is not configured is told nothing"
+    assert not c.take(Request)
+
+
+@pytest.mark.scenario("E23")
+def test_a_bad_request_among_good_ones_is_left_out_alone() -> None:
+    """Nine good requests and a bad one wait together: the nine execute, the bad one's client is told."""
+    c = Cluster()
+    c.open()
+    c.open(BOB)
+    good = [c.request(BOB, operation=b"%d" % i) for i in range(4)] + [c.request(operation=b"%d" % i) for i in range(5)]
+    bad = c.request(operation=b"bad", authenticator=b"\x01 no signature of hers")
+    arriving = [*good[:6], bad, *good[6:]]
+    for request in arriving:
+        c.primary.give(ClientRequest(*request).client, request)
+    c.settle()
+    assert sorted(executed_requests(c)[2:]) == sorted(ClientRequest(*r).digest for r in good)
+    assert [(t, m.id, m.reason) for _, t, m in c.replies if isinstance(m, Refusal)] == [
+        (ALICE, ClientRequest(*bad).id, "unauthentic")
+    ]
+    assert {m.replica.status().view for m in c.members} == {0}
+
+
+@pytest.mark.scenario("E23")
+def test_a_request_that_backups_cannot_verify_delays_its_batch_until_it_is_signed() -> None:
+    """A batch with good ones waits for its client's retransmission, which is signed; then all ten execute once."""
+    c = Cluster(pipeline_depth=1)
+    c.open()
+    c.open(BOB)
+    c.dropped = lambda s, t, m: isinstance(m, Commit)
+    c.primary.give(BOB, c.request(BOB))  # keeps the pipeline busy, so that the next ten share a batch
+    c.settle()
+    good = [c.request(BOB) for _ in range(5)] + [c.request() for _ in range(4)]
+    partial = c.request(authenticator=b"\x00\x00")  # good for the primary alone
+    for request in [*good[:3], partial, *good[3:]]:
+        c.primary.give(ClientRequest(*request).client, request)
+    c.dropped = lambda s, t, m: False
+    c.tick_all()
+    c.tick_all()
+    assert len(executed_requests(c)) == 3
+    for m in c.members:
+        m.give(ALICE, partial._replace(authenticator=b"\x01"))
+    c.settle()
+    assert len(c.primary.executor.executed[3].requests) == 10
+    assert sorted(executed_requests(c)[3:]) == sorted(ClientRequest(*r).digest for r in [*good, partial])
+    assert {m.replica.status().view for m in c.members} == {0}
 
 
 @pytest.mark.scenario("G14")
@@ -106,6 +285,11 @@ def test_a_request_that_the_primary_invented_is_not_accepted() -> None:
     backup.give(0, proposal_of(c, c.request(authenticator=b"forged")))
     assert not c.take(Prepare) and len(c.take(Nack)) == 3
     assert backup.replica.core.log.slots[2].digest is None
+    for other in c.members[2:]:
+        other.give(0, proposal_of(c, c.request(authenticator=b"forged")))
+    c.settle()
+    c.tick_all()
+    assert [len(m.executed) for m in c.members] == [1] * 4
 
 
 @pytest.mark.scenario("G07")
@@ -177,10 +361,41 @@ def test_a_full_queue_answers_busy_and_stays_fair() -> None:
     for _ in range(100):
         c.primary.give(ALICE, c.request(floor=0))
     c.settle()
-    busy = [m for _, m in c.acknowledged(Refusal) if m.reason == "busy"]
+    busy = [m.id for _, m in c.acknowledged(Refusal) if m.reason == "busy"]  # type: ignore[attr-defined]
     assert busy and c.primary.replica.requests.queue.count <= 16
     c.primary.give(BOB, c.request(BOB))
     assert any(r.client == BOB for r in c.primary.replica.requests.queue.requests())
+    c.members[1].down = c.members[2].down = False
+    for _ in range(4):
+        c.tick_all()
+    done = [r for b in c.primary.executor.executed for r in b.requests][2:]
+    assert len(done) == 64 - len(busy) + 1, "whoever was not told otherwise is served; ids above 64 have their answer"
+    assert not {r.id for r in done} & set(busy)
+    assert c.primary.replica.requests.queue.count == 0 == len(c.primary.replica.requests.in_flight)
+    c.primary.give(ALICE, c.request(floor=0, id=busy[0]))
+    c.settle()
+    assert executed_requests(c)[-1] == ClientRequest(*c.request(floor=0, id=busy[0])).digest
+    assert {m.replica.status().view for m in c.members} == {0}
+
+
+@pytest.mark.scenario("E15")
+def test_the_queue_is_bounded_over_all_clients_in_requests_and_in_bytes() -> None:
+    """Whichever bound is reached first, the next request is answered `busy`."""
+    for bounds, size, most in (
+        ({"pending_total": 5}, 10, 5),
+        ({"pending_bytes": 1 << 16}, 10_000, 6),
+    ):
+        c = Cluster(pipeline_depth=1, **bounds)
+        c.open()
+        c.open(BOB)
+        for m in c.backups:
+            m.down = True
+        for i in range(40):
+            c.primary.give((ALICE, BOB)[i % 2], c.request((ALICE, BOB)[i % 2], operation=b"x" * size, floor=0))
+        queue = c.primary.replica.requests.queue
+        assert queue.count == most and len({r.client for r in queue.requests()}) == 2
+        assert queue.bytes <= (1 << 16)
+        assert {m.reason for _, _, m in c.take(Refusal)} == {"busy"}  # type: ignore[attr-defined]
 
 
 def test_batches_take_turns_between_clients() -> None:
@@ -199,13 +414,23 @@ def test_batches_take_turns_between_clients() -> None:
 
 @pytest.mark.scenario("E20")
 def test_an_oversized_request_is_refused_by_replicas_too() -> None:
-    """The client is told; nothing is queued."""
+    """The client is told; nothing is queued nor forwarded. The largest one is ordered."""
     c = Cluster(operation_max_bytes=1000, batch_max_bytes=4096)
     c.open()
-    c.primary.give(ALICE, c.request(operation=b"x" * 2000))
+    room = 1000 - len(c.request(operation=b"x" * 900).body) + 900
+    for m in c.members:
+        for size in (room + 1, 100_000):
+            m.give(ALICE, c.request(operation=b"x" * size))
+        assert m.refused(ALICE, "too-large") == 2
+        assert m.replica.requests.queue.count == 0
+    assert not c.take(Request)
     c.settle()
-    assert [m.reason for _, m in c.acknowledged(Refusal)] == ["too-large"]
-    assert c.primary.replica.requests.queue.count == 0
+    assert [m.reason for _, m in c.acknowledged(Refusal)] == ["too-large"] * 8  # type: ignore[attr-defined]
+    largest = c.request(operation=b"x" * room)
+    assert len(largest.body) == 1000
+    c.members[1].give(ALICE, largest)
+    c.settle()
+    assert executed_requests(c)[1:] == [ClientRequest(*largest).digest]
 
 
 @pytest.mark.scenario("E19")

@@ -1,0 +1,164 @@
+"""When the primary is suspected: timers, and SUSPECT. Rules 1.11, 1.12; [CL99 §4.5.2].
+
+A timer runs while a request is awaited; nothing but the end of the wait for the oldest one stops it. When it runs out,
+this replica says SUSPECT, repeats it while the cause lasts, and goes on voting: f+1 that suspect at one time let a
+replica leave (`view_change.py`), so one that is isolated or slow disturbs nobody.
+
+Rules of this file: the only user of time in view changes; leaves no view itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pbft.messages import Suspect
+from pbft.protocol.core import Core, Refused
+from pbft.protocol.effects import ALL
+from pbft.protocol.requests import Requests
+
+SUSPECT_PERIOD = 0.25
+"""Seconds between two SUSPECTs of one cause; one counts for two periods after it came."""
+
+_LAG_LIMIT = 0.25
+"""Seconds between two ticks above which the time is not the primary's fault but the own machine's."""
+
+
+class Conditions(NamedTuple):
+    """What the driver knows and the core cannot: handed in with each tick."""
+
+    jitter: float = 0.0
+    """A random number in [0, 1), so that replicas do not all time out together."""
+    round_trip: float = 0.0
+    """Seconds of a heartbeat's round trip to the q-th fastest replica. Never a measure of the primary's ordering: a
+    primary that slows down gradually would train us."""
+
+
+NO_CONDITIONS = Conditions()
+
+
+class Suspicion:
+    """The view timer, own suspicion, and that of others."""
+
+    def __init__(self, core: Core, requests: Requests) -> None:
+        self._core = core
+        self._requests = requests
+        self._conditions = NO_CONDITIONS
+        self._last_tick: float | None = None
+        self._awaited: bytes | None = None
+        """Digest of the request that the timer runs for."""
+        self._new_view_awaited = False
+        self.deadline: float | None = None
+        """When the timer runs out; None while it does not run."""
+        self.suspected: int | None = None
+        """The view that this replica suspects."""
+        self._next_suspect = 0.0
+        self._suspects: dict[int, tuple[int, float]] = {}
+        """Sender -> (view, when it came), its newest SUSPECT."""
+        self.failed_views = 0
+        """The timeout is doubled so many times; halved per K batches executed."""
+        self._executed = 0
+
+    # ---- how long
+
+    @property
+    def timeout(self) -> float:
+        """Seconds: the base, from what the network takes, doubled per failed view, within the configured bounds."""
+        t = self._core.tunables
+        base = max(t.view_timeout / 1000, 10 * self._conditions.round_trip)
+        return float(min(base * 2.0 ** min(self.failed_views, 30), max(base, t.view_timeout_max / 1000)))
+
+    def _start(self) -> None:
+        self.deadline = self._core.now + self.timeout * (1 + self._conditions.jitter / 8)
+
+    def _stop(self) -> None:
+        self.deadline = None
+        self.suspected = None
+
+    # ---- what is awaited
+
+    def watch(self, committed_through: int) -> None:
+        """At the end of each sweep: run the timer for the oldest awaited request. Another one than before has a whole
+        timeout; while the same one waits nothing stops it (4 #5, #8)."""
+        core = self._core
+        if not core.is_active or core.is_mute:
+            return
+        awaited = self._requests.oldest_awaited(committed_through)
+        if awaited == self._awaited:
+            return
+        self._awaited = awaited
+        self._stop()
+        if awaited is not None:
+            self._start()
+
+    def on_catching_up(self) -> None:
+        """Something that f+1 replicas vouch for arrived here: own lag is not the primary's fault (rule 1.11)."""
+        if self.deadline is not None and self._core.is_active:
+            self.suspected = None
+            self._start()
+
+    def on_executed(self) -> None:
+        """A batch has executed: failures of the past weigh less."""
+        self._executed += 1
+        if self._executed >= self._core.tunables.checkpoint_interval:
+            self._executed = 0
+            self.failed_views = max(0, self.failed_views - 1)
+
+    def on_left(self) -> None:
+        """This replica has sent VIEW-CHANGE: no timer before q are known to have done so (2.6)."""
+        self._stop()
+        self._awaited = None
+        self._new_view_awaited = False
+        self.failed_views += 1
+        self._executed = 0
+
+    def await_new_view(self) -> None:
+        """q replicas have left for the same view or above: its primary has what it needs."""
+        if not self._new_view_awaited:
+            self._new_view_awaited = True
+            self._start()
+
+    def on_entered(self) -> None:
+        """A new view has begun."""
+        self._stop()
+        self._awaited = None
+        self._new_view_awaited = False
+
+    # ---- time
+
+    def on_tick(self, conditions: Conditions) -> None:
+        """Time has passed."""
+        core = self._core
+        now, self._conditions = core.now, conditions
+        gap = now - self._last_tick if self._last_tick is not None else 0.0
+        self._last_tick = now
+        if self.deadline is None or core.is_mute:
+            return
+        if gap > _LAG_LIMIT:  # this process stood still: what came meanwhile is not even read yet
+            self.deadline += gap
+        if now < self.deadline:
+            return
+        if self.suspected != core.log.promised:
+            self.suspected = core.log.promised
+            self._next_suspect = now
+        if now >= self._next_suspect:
+            self._next_suspect = now + SUSPECT_PERIOD
+            core.send(ALL, Suspect(core.log.promised))
+
+    def suspect_now(self) -> None:
+        """The primary did what no correct one does: suspect it without waiting."""
+        self.deadline = self._core.now
+
+    # ---- others
+
+    def on_suspect(self, sender: int, message: Suspect) -> Refused | None:
+        """SUSPECT(v): remembered for two periods, the newest of each sender."""
+        self._suspects[sender] = (message.view, self._core.now)
+        return None
+
+    def fresh(self, view: int) -> set[int]:
+        """Who suspects `view` now, this replica included."""
+        since = self._core.now - 2 * SUSPECT_PERIOD
+        found = {s for s, (v, when) in self._suspects.items() if v == view and when >= since}
+        if self.suspected == view:
+            found.add(self._core.me)
+        return found
