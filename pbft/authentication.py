@@ -67,16 +67,13 @@ class KeyAuthentication:
         """Whether the seal verifies under the sender's identity, for the incarnation that it names."""
         if not 0 <= message.sender < len(self._replicas):
             return False
-        body = message.signed_body(self._group.cluster, self._group.epoch)
-        return verify_seal(
-            self._replicas[message.sender],
-            self._group.cluster,
-            message.sender,
-            message.incarnation,
-            SEAL_DOMAIN,
-            body,
-            message.seal,
-        )
+        return seal_verifies(self._replicas[message.sender], self._group.cluster, self._group.epoch, message)
+
+
+def seal_verifies(identity: PublicKey, cluster: bytes, epoch: int, message: Sealed) -> bool:
+    """Whether `message` was signed by the replica that it names, in the incarnation that it names."""
+    body = message.signed_body(cluster, epoch)
+    return verify_seal(identity, cluster, message.sender, message.incarnation, SEAL_DOMAIN, body, message.seal)
 
 
 def signer(identity: SigningIdentity) -> Sign:

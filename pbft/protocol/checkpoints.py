@@ -107,7 +107,8 @@ class Checkpoints:
             return core.refuse(sender, Refused.BELOW_WINDOW)
         known = self._votes.get(number, {}).get(checkpoint.sender)
         if known is not None and known.digest != checkpoint.digest:
-            core.accuse(checkpoint.sender, "two-checkpoints", f"two signed digests for state {number}")
+            text = f"two signed digests for state {number}"
+            core.accuse(checkpoint.sender, "two-checkpoints", text, known, checkpoint)
             return core.refuse(sender, Refused.EQUIVOCATION)
         self._count(checkpoint)
         return None

@@ -137,9 +137,9 @@ class Core:
         self.refused[key] = self.refused.get(key, 0) + 1
         return reason
 
-    def accuse(self, culprit: int, kind: str, text: str) -> None:
-        """Keep evidence of what a correct replica never does."""
-        self.effects.evidence.append(Evidence(culprit, kind, text))
+    def accuse(self, culprit: int, kind: str, text: str, *signed: Message) -> None:
+        """Keep evidence of what a correct replica never does; with the signed messages that prove it, if there are."""
+        self.effects.evidence.append(Evidence(culprit, kind, text, signed))
 
     def halt(self, reason: str) -> None:
         """Stop voting for a reason that an operator has to know; the first reason stays."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pbft.batch import NULL_DIGEST
 from pbft.config import Quorums
-from pbft.messages import ViewChange
+from pbft.messages import NewView, ViewChange
 
 GENESIS = (0, bytes(32))
 """The C entry of the state before the first batch, which nobody signs."""
@@ -60,6 +60,18 @@ def is_consistent(message: ViewChange, log_window: int) -> bool:
         and any(n == low for n, _ in message.checkpoints)
         and all(n >= low for n, _ in message.checkpoints)
     )
+
+
+def judge_new_view(quorums: Quorums, log_window: int, message: NewView) -> Decision | None:
+    """The decision of a NEW-VIEW on exactly the set that it names, or None: no correct primary signs it. Rule 1.3.
+    That the named VIEW-CHANGEs are sealed by their senders is checked elsewhere."""
+    s = message.view_changes
+    senders = {m.sender for m in s}
+    if len(senders) != len(s) or any(not 0 <= i < quorums.n for i in senders):
+        return None
+    if any(m.view != message.view or not is_consistent(m, log_window) for m in s):
+        return None
+    return decide(quorums, log_window, s)
 
 
 def decide(quorums: Quorums, log_window: int, view_changes: Sequence[ViewChange]) -> Decision | None:

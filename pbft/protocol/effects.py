@@ -78,6 +78,8 @@ class Evidence(NamedTuple):
     culprit: int
     kind: str
     text: str
+    signed: tuple[Message, ...] = ()
+    """What proves it to others; empty where only MACs vouch (`pbft.evidence`)."""
 
 
 @dataclass(slots=True)

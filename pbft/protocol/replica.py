@@ -62,6 +62,17 @@ class ReplicaStatus:
     """Further behind than what the others retain: it waits for somebody who still has what it lacks."""
     demotions: int
     retained_from: int
+    promised: int
+    """The view that it has left for; its view while it is active there."""
+    view_changes: tuple[int, ...]
+    """Whose VIEW-CHANGEs for `promised` or above are here."""
+    suspects: tuple[int, ...]
+    """Who suspects the primary of `promised` now, this replica included."""
+    request_waited_s: float | None
+    timer_s: float | None
+    """Seconds until its view timer runs out; None while it does not run."""
+    missing_bodies: int
+    """Batches that the view begins with and that are not here yet."""
 
 
 class Replica:
@@ -233,6 +244,12 @@ class Replica:
             behind=core.behind,
             demotions=self.requests.demotions,
             retained_from=core.log.first_retained,
+            promised=core.log.promised,
+            view_changes=tuple(sorted(s for s, m in self.views.collected.items() if m.view >= core.log.promised)),
+            suspects=tuple(sorted(self.suspicion.fresh(core.log.promised))),
+            request_waited_s=_rounded(self.suspicion.waited),
+            timer_s=_rounded(self.suspicion.runs_out_in),
+            missing_bodies=len(self.ordering.missing_chosen()),
         )
 
     def check_invariants(self) -> None:
@@ -245,6 +262,10 @@ class Replica:
         for slot in log.slots.values():
             invariant(not slot.prepared_at or slot.digest is not None, "prepared has a digest", number=slot.number)
             invariant(not slot.committed or bool(slot.prepared_at), "committed was prepared", number=slot.number)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 2)
 
 
 def fold(group: Group, records: list[tuple[int, Record]]) -> Log:

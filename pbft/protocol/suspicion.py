@@ -46,6 +46,7 @@ class Suspicion:
         self._last_tick: float | None = None
         self._awaited: bytes | None = None
         """Digest of the request that the timer runs for."""
+        self._awaited_since = 0.0
         self._new_view_awaited = False
         self.deadline: float | None = None
         """When the timer runs out; None while it does not run."""
@@ -85,7 +86,7 @@ class Suspicion:
         awaited = self._requests.oldest_awaited(committed_through)
         if awaited == self._awaited:
             return
-        self._awaited = awaited
+        self._awaited, self._awaited_since = awaited, core.now
         self._stop()
         if awaited is not None:
             self._start()
@@ -147,6 +148,18 @@ class Suspicion:
     def suspect_now(self) -> None:
         """The primary did what no correct one does: suspect it without waiting."""
         self.deadline = self._core.now
+
+    # ---- looking
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds for which the oldest awaited request has been that; None if nothing is awaited."""
+        return None if self._awaited is None else self._core.now - self._awaited_since
+
+    @property
+    def runs_out_in(self) -> float | None:
+        """Seconds until the timer runs out; None while none runs."""
+        return None if self.deadline is None else max(0.0, self.deadline - self._core.now)
 
     # ---- others
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pbft.messages import NewView, ViewChange, encode
 from pbft.protocol.core import Core, Refused
-from pbft.protocol.decision import Decision, decide, is_consistent
+from pbft.protocol.decision import decide, is_consistent, judge_new_view
 from pbft.protocol.effects import ALL, invariant
 from pbft.protocol.ordering import Ordering
 from pbft.protocol.records import Entered, Left
@@ -67,7 +67,8 @@ class ViewChanges:
         known = self.collected.get(message.sender)
         if known is not None and known.view == message.view:
             if known[:7] != message[:7]:
-                core.accuse(message.sender, "two-view-changes", f"two signed VIEW-CHANGEs for view {message.view}")
+                text = f"two signed VIEW-CHANGEs for view {message.view}"
+                core.accuse(message.sender, "two-view-changes", text, known, message)
                 return core.refuse(sender, Refused.EQUIVOCATION)
             return None
         self.collected[message.sender] = message
@@ -150,7 +151,8 @@ class ViewChanges:
         """The cheap reasons, before any seal is looked at. What is attached must be what the primary named: if it is
         not, the relay is to blame and not the primary."""
         core = self._core
-        if message.view <= core.log.view or message.view < core.log.promised:
+        is_past = message.view <= core.log.view or message.view < core.log.promised
+        if is_past and not self.is_second(message):
             return Refused.STALE_VIEW
         if message.view == self._invalid:
             return Refused.INVALID_NEW_VIEW
@@ -159,6 +161,11 @@ class ViewChanges:
         if message.named != tuple((m.sender, m.digest) for m in message.view_changes):
             return Refused.WRONG_DIGEST
         return None
+
+    def is_second(self, message: NewView) -> bool:
+        """Whether it is for the present view and not the NEW-VIEW that began it: evidence, if its seal verifies."""
+        mine = self._core.log.new_view
+        return mine is not None and message.view == mine.view and message.named != mine.named
 
     def on_new_view(self, sender: int, message: NewView, seals_verify: bool) -> Refused | None:
         """NEW-VIEW(v, S), its own seal verified; `seals_verify`: those of the VIEW-CHANGEs it names do too."""
@@ -169,30 +176,24 @@ class ViewChanges:
             return core.refuse(sender, reason)
         if message.sender == core.me:
             return core.refuse(sender, Refused.STALE_VIEW)
-        if not seals_verify or self.judge(message) is None:
+        if self.is_second(message):
+            assert core.log.new_view is not None
+            text = f"two signed NEW-VIEWs for view {message.view}"
+            core.accuse(message.sender, "two-new-views", text, core.log.new_view, message)
+            return core.refuse(sender, Refused.EQUIVOCATION)
+        if not seals_verify or judge_new_view(core.quorums, core.tunables.log_window, message) is None:
             self._on_invalid(message)
             return core.refuse(sender, Refused.INVALID_NEW_VIEW)
         self._compare(message)
         self._enter(message)
         return None
 
-    def judge(self, message: NewView) -> Decision | None:
-        """The decision of a NEW-VIEW on exactly the set that it names, or None: it is invalid. Rule 1.3."""
-        core = self._core
-        s = message.view_changes
-        senders = {m.sender for m in s}
-        if len(senders) != len(s) or any(not 0 <= i < core.quorums.n for i in senders):
-            return None
-        if any(m.view != message.view or not is_consistent(m, core.tunables.log_window) for m in s):
-            return None
-        return decide(core.quorums, core.tunables.log_window, s)
-
     def _on_invalid(self, message: NewView) -> None:
         """primary(v) signed what no correct replica signs: go to v+1 at once, and let the others see it, once. One for
         another view than the awaited one is accused and forgotten: its primary could make us relay for ever."""
         core = self._core
         text = f"a signed NEW-VIEW for view {message.view} from which nothing follows"
-        core.accuse(message.sender, "invalid-new-view", text)
+        core.accuse(message.sender, "invalid-new-view", text, message)
         if message.view == core.log.promised:
             self._invalid = message.view
             core.send(ALL, message, 0)
@@ -212,7 +213,8 @@ class ViewChanges:
         for named in message.view_changes:
             known = self.collected.get(named.sender)
             if known is not None and known.view == named.view and known[:7] != named[:7]:
-                self._core.accuse(named.sender, "two-view-changes", f"two signed VIEW-CHANGEs for view {named.view}")
+                text = f"two signed VIEW-CHANGEs for view {named.view}"
+                self._core.accuse(named.sender, "two-view-changes", text, known, named)
 
     def _enter(self, message: NewView) -> int:
         """Entered when: a valid NEW-VIEW for a view at or above the promised one is here, own or accepted. One per view

@@ -1,0 +1,169 @@
+"""`pbft why CLUSTER.toml`: what a cluster is waiting for, in sentences: who is missing, which timer runs, which request
+has waited longest."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from pbft.cli.status import ask_all
+from pbft.config import Quorums
+from pbft.config_file import ClusterConfig
+
+Row = dict[str, Any]
+_LONG = 0.5
+"""Seconds that a request may wait without anything being wrong."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pbft why`."""
+    parser.add_argument("cluster", metavar="CLUSTER.toml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if it waits for nothing, 1 otherwise."""
+    config = ClusterConfig.load(args.cluster)
+    rows = ask_all(config, 1.0)
+    addresses = {r.id: str(r.admin) for r in config.replicas}
+    found = reasons(rows, config.group.quorums, addresses)
+    print("\n".join(found) if found else calm(rows))
+    return 1 if found else 0
+
+
+def calm(rows: Sequence[Row]) -> str:
+    """What to say when nothing is awaited."""
+    executed = max(_plain(r, len(rows))["last_executed"] for r in rows)
+    return (
+        f"It waits for nothing: all {len(rows)} replicas vote in view {rows[0]['view']} and have executed {executed}."
+    )
+
+
+def reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) -> list[str]:
+    """Sentences, the most fundamental ones first; none if all is well."""
+    rows = [_plain(r, quorums.n) for r in rows]
+    up = [r for r in rows if r["reachable"]]
+    found = [f"Replica {r['id']} does not answer at {addresses[r['id']]}." for r in rows if not r["reachable"]]
+    found += [f"Replica {r['id']} does not vote: {r['halted']}." for r in up if r["halted"]]
+    found += [
+        f"Replica {r['id']} does not vote: it has executed {r['last_executed']}, and the others no longer keep what "
+        "comes next."
+        for r in up
+        if r["behind"] and not r["halted"]
+    ]
+    voting = [r for r in up if not r["halted"] and not r["behind"]]
+    if len(voting) < quorums.strong:
+        found.append(
+            f"Only {len(voting)} of {quorums.n} replicas can vote and {quorums.strong} are needed: nothing is ordered "
+            f"until {quorums.strong - len(voting)} more are back."
+        )
+    found += _lonely(up, quorums)
+    found += _views(voting, quorums)
+    found += _requests(voting, quorums)
+    return found + _laggards(up)
+
+
+def _plain(row: Row, n: int) -> Row:
+    """A status in which every field has its type: a replica may say anything."""
+
+    def whole(name: str) -> int:
+        value = row.get(name)
+        return value if type(value) is int else 0
+
+    def seconds(name: str) -> float | None:
+        value = row.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    def ids(name: str) -> list[int]:
+        value = row.get(name)
+        return [i for i in value if type(i) is int and 0 <= i < n] if isinstance(value, list) else []
+
+    numbers = ("view", "primary", "promised", "last_executed", "connected_peers", "missing_bodies")
+    return {
+        "id": whole("id"),
+        "reachable": row.get("reachable") is True,
+        "halted": str(row.get("halted") or ""),
+        "behind": row.get("behind") is True,
+        "in_view_change": row.get("in_view_change") is True,
+        **{name: whole(name) for name in numbers},
+        **{name: seconds(name) for name in ("request_waited_s", "timer_s")},
+        **{name: ids(name) for name in ("view_changes", "suspects")},
+    }
+
+
+def _lonely(up: Sequence[Row], quorums: Quorums) -> list[str]:
+    return [
+        f"Replica {r['id']} is connected to {r['connected_peers']} others and needs {quorums.strong - 1}."
+        for r in up
+        if r["connected_peers"] < quorums.strong - 1
+    ]
+
+
+def _views(voting: Sequence[Row], quorums: Quorums) -> list[str]:
+    found = []
+    for view in sorted({r["promised"] for r in voting if r["in_view_change"]}):
+        waiting = [r["id"] for r in voting if r["in_view_change"] and r["promised"] == view]
+        primary = quorums.primary(view)
+        text = f"{_replicas(waiting)} left for view {view} and wait{_s(waiting)} for the NEW-VIEW of replica {primary}"
+        there = next((r for r in voting if r["id"] == primary), None)
+        if there is None:
+            found.append(f"{text}, which cannot vote; the timer will move them on.")
+            continue
+        held = there["view_changes"]
+        if len(held) < quorums.strong:
+            missing = sorted(set(range(quorums.n)) - set(held))
+            text += f", which holds {len(held)} of {quorums.strong} VIEW-CHANGEs (none of {_numbers(missing)})"
+        found.append(text + ".")
+    found += [
+        f"Replica {r['id']} waits for {r['missing_bodies']} batches that view {r['view']} begins with."
+        for r in voting
+        if r["missing_bodies"]
+    ]
+    return found
+
+
+def _requests(voting: Sequence[Row], quorums: Quorums) -> list[str]:
+    found = []
+    waits = [(r["request_waited_s"], r) for r in voting if (r["request_waited_s"] or 0) > _LONG]
+    if waits:
+        seconds, row = max(waits, key=lambda pair: pair[0])
+        text = f"The oldest request has waited {seconds:.1f} s at replica {row['id']} for primary {row['primary']}"
+        if row["timer_s"]:
+            text += f"; the view timer there runs out in {row['timer_s']:.1f} s"
+        found.append(text + ".")
+    for view in sorted({r["promised"] for r in voting}):
+        suspects = sorted({i for r in voting if r["promised"] == view for i in r["suspects"]})
+        if suspects:
+            found.append(
+                f"{_replicas(suspects)} suspect{_s(suspects)} the primary of view {view}, replica "
+                f"{quorums.primary(view)}; {quorums.weak} are needed to leave it."
+            )
+    return found
+
+
+def _laggards(up: Sequence[Row]) -> list[str]:
+    executed = sorted((r["last_executed"] for r in up), reverse=True)
+    if not executed:
+        return []
+    views = sorted((r["view"] for r in up), reverse=True)
+    found = [
+        f"Replica {r['id']} is {executed[0] - r['last_executed']} batches behind and catches up."
+        for r in up
+        if executed[0] - r["last_executed"] > 8 and not r["behind"]
+    ]
+    found += [
+        f"Replica {r['id']} is still in view {r['view']}, others in {views[0]}." for r in up if r["view"] < views[0]
+    ]
+    return found
+
+
+def _replicas(ids: Sequence[int]) -> str:
+    return f"Replica {ids[0]}" if len(ids) == 1 else f"Replicas {_numbers(ids)}"
+
+
+def _numbers(ids: Sequence[int]) -> str:
+    return " and ".join(filter(None, (", ".join(map(str, ids[:-1])), str(ids[-1]))))
+
+
+def _s(ids: Sequence[int]) -> str:
+    return "s" if len(ids) == 1 else ""
