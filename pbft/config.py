@@ -93,6 +93,15 @@ class Tunables:
     view_timeout: int = _tunable(
         2000, 50, 600_000, "milliseconds", "first view timeout, doubled per failed view", shared=False
     )
+    primary_share: int = _tunable(
+        50, 0, 100, "per cent", "of the best rate that a primary must order under the same backlog", shared=False
+    )
+    proposal_gap_max: int = _tunable(
+        1500, 50, 600_000, "milliseconds", "longest pause between proposals while requests wait", shared=False
+    )
+    fairness_batches: int = _tunable(
+        64, 1, 1 << 20, "batches", "that may pass over a request which waits", shared=False
+    )
     view_timeout_max: int = _tunable(
         60_000, 50, 3_600_000, "milliseconds", "longest view timeout, however many views have failed", shared=False
     )

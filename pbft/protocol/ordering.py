@@ -48,6 +48,8 @@ class Ordering:
         """Fetched bodies of `chosen`. Invariant: at most one each, gone once all are accepted."""
         self._open_chosen: list[int] = []
         """Numbers that the view begins with and that are not accepted here yet."""
+        self.fresh: list[int] = []
+        """Requests in each fresh PRE-PREPARE accepted in this sweep; read and cleared by its caller, for the floor."""
         self.contradicted = False
         """The primary wants a vote against what was executed here; read and cleared by the caller of each sweep."""
 
@@ -255,6 +257,7 @@ class Ordering:
         slot.held = None
         self._held.discard(slot.number)
         position = self._accept(slot, held.batch)
+        self.fresh.append(len(held.batch.requests))
         slot.prepares.add(core.primary, held.batch.digest)
         core.send(ALL, Prepare(core.view, slot.number, held.batch.digest), position)
         self._try_prepared(slot)

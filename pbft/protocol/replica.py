@@ -32,6 +32,7 @@ from pbft.protocol.checkpoints import Checkpoints
 from pbft.protocol.core import Core, Refused, Sign
 from pbft.protocol.delivery import Delivery
 from pbft.protocol.effects import Effects, invariant
+from pbft.protocol.floor import Floor
 from pbft.protocol.log import Log
 from pbft.protocol.ordering import Ordering
 from pbft.protocol.records import Boot, ClientKey, Record
@@ -69,6 +70,8 @@ class ReplicaStatus:
     suspects: tuple[int, ...]
     """Who suspects the primary of `promised` now, this replica included."""
     request_waited_s: float | None
+    blamed_for: str
+    """Why it holds the present primary to be below the floor; empty if it does not."""
     timer_s: float | None
     """Seconds until its view timer runs out; None while it does not run."""
     missing_bodies: int
@@ -88,6 +91,7 @@ class Replica:
         self.ordering = Ordering(self.core, self.requests, self.delivery, secret)
         self.checkpoints = Checkpoints(self.core)
         self.suspicion = Suspicion(self.core, self.requests)
+        self.floor = Floor(self.core, self.requests, self.suspicion)
         self.views = ViewChanges(self.core, self.ordering, self.suspicion)
         self.retransmission = Retransmission(
             self.core, self.requests, self.delivery, self.ordering, self.checkpoints, self.views
@@ -194,6 +198,7 @@ class Replica:
     def on_tick(self, conditions: Conditions = NO_CONDITIONS) -> None:
         """Time has passed; called at least every 50 milliseconds."""
         self.retransmission.on_tick()
+        self.floor.on_tick()
         self.suspicion.on_tick(conditions)
 
     def resign(self) -> None:
@@ -214,6 +219,9 @@ class Replica:
         self.retransmission.fetch_learned()
         self.delivery.hand_over()
         self.ordering.propose()
+        for requests in self.ordering.fresh:
+            self.floor.on_accepted(requests)
+        self.ordering.fresh.clear()
         if self.ordering.contradicted:
             self.ordering.contradicted = False
             self.suspicion.suspect_now()
@@ -248,6 +256,7 @@ class Replica:
             view_changes=tuple(sorted(s for s, m in self.views.collected.items() if m.view >= core.log.promised)),
             suspects=tuple(sorted(self.suspicion.fresh(core.log.promised))),
             request_waited_s=_rounded(self.suspicion.waited),
+            blamed_for=self.suspicion.blamed_for,
             timer_s=_rounded(self.suspicion.runs_out_in),
             missing_bodies=len(self.ordering.missing_chosen()),
         )

@@ -217,6 +217,16 @@ class Requests:
             del awaited[digest]
         return None
 
+    @property
+    def oldest_unproposed(self) -> bytes | None:
+        """The request that has waited longest for a PRE-PREPARE."""
+        return next((digest for digest, number in self._awaited.items() if not number), None)
+
+    @property
+    def unproposed(self) -> int:
+        """Requests that wait here for a PRE-PREPARE."""
+        return self.queue.count
+
     def review(self, executed: int) -> None:
         """At each STATUS interval: what the executed state answers by now is answered and awaited no longer, else one
         client's dead request makes every replica suspect every primary; what was undecided may be fresh (rule 1.15)."""

@@ -19,6 +19,9 @@ from pbft.protocol.requests import Requests
 SUSPECT_PERIOD = 0.25
 """Seconds between two SUSPECTs of one cause; one counts for two periods after it came."""
 
+_BLAME_LASTS = 1.5
+"""Seconds for which one word of the floor counts; it is said once a second while its cause lasts."""
+
 _LAG_LIMIT = 0.25
 """Seconds between two ticks above which the time is not the primary's fault but the own machine's."""
 
@@ -53,6 +56,9 @@ class Suspicion:
         self.suspected: int | None = None
         """The view that this replica suspects."""
         self._next_suspect = 0.0
+        self._blamed_until = 0.0
+        self.blamed_for = ""
+        """Why the floor blames the present primary (`floor.py`); empty if it does not."""
         self._suspects: dict[int, tuple[int, float]] = {}
         """Sender -> (view, when it came), its newest SUSPECT."""
         self.failed_views = 0
@@ -73,7 +79,8 @@ class Suspicion:
 
     def _stop(self) -> None:
         self.deadline = None
-        self.suspected = None
+        if not self.blamed_for:
+            self.suspected = None
 
     # ---- what is awaited
 
@@ -106,6 +113,7 @@ class Suspicion:
 
     def on_left(self) -> None:
         """This replica has sent VIEW-CHANGE: no timer before q are known to have done so (2.6)."""
+        self.blamed_for = ""
         self._stop()
         self._awaited = None
         self._new_view_awaited = False
@@ -120,6 +128,7 @@ class Suspicion:
 
     def on_entered(self) -> None:
         """A new view has begun."""
+        self.blamed_for = ""
         self._stop()
         self._awaited = None
         self._new_view_awaited = False
@@ -132,11 +141,13 @@ class Suspicion:
         now, self._conditions = core.now, conditions
         gap = now - self._last_tick if self._last_tick is not None else 0.0
         self._last_tick = now
-        if self.deadline is None or core.is_mute:
+        if core.is_mute:
             return
-        if gap > _LAG_LIMIT:  # this process stood still: what came meanwhile is not even read yet
-            self.deadline += gap
-        if now < self.deadline:
+        if self.deadline is not None and gap > _LAG_LIMIT:
+            self.deadline += gap  # this process stood still: what came meanwhile is not even read yet
+        if self.blamed_for and now >= self._blamed_until:
+            self.blamed_for, self.suspected = "", None
+        if not self.blamed_for and (self.deadline is None or now < self.deadline):
             return
         if self.suspected != core.log.promised:
             self.suspected = core.log.promised
@@ -148,6 +159,11 @@ class Suspicion:
     def suspect_now(self) -> None:
         """The primary did what no correct one does: suspect it without waiting."""
         self.deadline = self._core.now
+
+    def blame(self, reason: str) -> None:
+        """The present primary is below the floor: suspect it while that is said again and again (`floor.py`)."""
+        self.blamed_for = reason
+        self._blamed_until = self._core.now + _BLAME_LASTS
 
     # ---- looking
 
