@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from pbft.batch import Batch, ClientRequest
 from pbft.execution import ExecutionSnapshot, Executor
@@ -33,9 +32,8 @@ class ExecutorThread:
         self._interval = checkpoint_interval
         self._notify = notify
         self._jobs: SimpleQueue[tuple[int, Batch] | ClientRequest | None] = SimpleQueue()
-        self._results: deque[Executed | Result | None] = deque()
+        self._results: SimpleQueue[Executed | Result | None] = SimpleQueue()
         self._outstanding = 0
-        self._finished = threading.Semaphore(0)
         self._waiting = False
         self._snapshots: dict[int, ExecutionSnapshot] = {}
         self.failure: BaseException | None = None
@@ -60,12 +58,13 @@ class ExecutorThread:
         if self._outstanding > 1:
             return None
         self._waiting = True
-        quick = self._finished.acquire(timeout=QUICK)
-        self._waiting = False
-        if not quick:
+        try:
+            result = self._results.get(timeout=QUICK)
+        except Empty:
             return None
+        finally:
+            self._waiting = False
         self._outstanding -= 1
-        result = self._results.popleft()
         assert isinstance(result, Executed)
         return result
 
@@ -82,9 +81,9 @@ class ExecutorThread:
         if self.failure is not None:
             raise self.failure
         found: list[Executed | Result] = []
-        while self._finished.acquire(blocking=False):
+        while not self._results.empty():
             self._outstanding -= 1
-            result = self._results.popleft()
+            result = self._results.get_nowait()
             if result is not None:
                 found.append(result)
         return found
@@ -103,12 +102,12 @@ class ExecutorThread:
         try:
             while (job := self._jobs.get()) is not None:
                 if isinstance(job, ClientRequest):
-                    self._results.append(self._executor.answer(job))
+                    self._results.put(self._executor.answer(job))
                 else:
-                    self._results.append(self._executor.execute(*job))
+                    done = self._executor.execute(*job)
                     if job[0] % self._interval == 0:
                         self._keep_snapshot(job[0])
-                self._finished.release()
+                    self._results.put(done)
                 if not self._waiting:
                     self._notify()
         except BaseException as error:

@@ -31,16 +31,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pbft.execution": ("pbft.execution", "pbft.state", "pbft.application", *PURE_OURS),
     "pbft.protocol": ("pbft.protocol", "pbft.execution.results", *PURE_OURS),
     "pbft.storage": ("pbft.storage", "pbft.crypto"),
-    "pbft.messages": ("pbft.codec", "pbft.config"),
+    "pbft.messages": ("pbft.codec", "pbft.config", "pbft.crypto"),
+    "pbft.evidence": ("pbft.authentication", "pbft.protocol.decision", *PURE_OURS),
     "pbft.codec": (),
     "pbft.config": ("pbft.crypto",),
     "pbft.batch": ("pbft.codec", "pbft.config", "pbft.crypto", "pbft.messages"),
     "pbft.application": ("pbft.state", "pbft.crypto"),
     "pbft.host": ("pbft.protocol", "pbft.execution.results", *PURE_OURS),
-    "pbft.misbehaviour": PURE_OURS,
+    "pbft.misbehaviour": ("pbft.misbehaviour", *PURE_OURS),
 }
 PURE = ("pbft.protocol", "pbft.execution", "pbft.state", "pbft.codec", "pbft.messages", "pbft.batch", "pbft.config",
-        "pbft.application", "pbft.host")  # fmt: skip
+        "pbft.application", "pbft.host", "pbft.evidence")  # fmt: skip
 MAX_LINES = 480
 
 
