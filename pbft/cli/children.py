@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pbft.cli.status import ask_all
+from pbft.cli.status import ask_all, number
 from pbft.config_file import ClusterConfig
 
 STOP_SECONDS = 4.0
@@ -20,10 +20,20 @@ STOP_SECONDS = 4.0
 class Children:
     """Starts, watches and stops replica processes. Use as a context manager."""
 
-    def __init__(self, config: ClusterConfig, *, volatile: bool = False, adversaries: Mapping[int, str] | None = None):
+    def __init__(
+        self,
+        config: ClusterConfig,
+        *,
+        volatile: bool = False,
+        adversaries: Mapping[int, str] | None = None,
+        peers: Mapping[tuple[int, int], str] | None = None,
+    ) -> None:
+        """`adversaries`: replica -> misbehaviour; `peers`: (who dials, whom) -> another address than configured."""
         self._config = config
         self._volatile = volatile
-        self._adversaries = dict(adversaries or {})
+        self.adversaries = dict(adversaries or {})
+        """Read when a replica is started."""
+        self._peers = dict(peers or {})
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._watched, self._held = os.pipe()
         os.set_inheritable(self._watched, True)
@@ -40,10 +50,16 @@ class Children:
         ]  # fmt: skip
         if self._volatile:
             command.append("--volatile")
-        if replica in self._adversaries:
-            command += ["--adversary", self._adversaries[replica]]
+        if replica in self.adversaries:
+            command += ["--adversary", self.adversaries[replica]]
+        for (dialler, peer), address in self._peers.items():
+            if dialler == replica:
+                command += ["--peer", f"{peer}={address}"]
         self.log_file(replica).parent.mkdir(parents=True, exist_ok=True)
-        with self._error_file(replica).open("wb") as errors:
+        errors_path = self._error_file(replica)
+        if errors_path.exists() and errors_path.stat().st_size:
+            errors_path.replace(errors_path.with_suffix(".err.1"))  # the last crash message outlives a restart
+        with errors_path.open("wb") as errors:
             self._processes[replica] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -86,7 +102,7 @@ class Children:
         needed = self._config.group.quorums.strong - 1
         while time.monotonic() < deadline and not self.dead():
             rows = ask_all(self._config, 0.5)
-            if all(row["reachable"] and _number(row["connected_peers"]) >= needed for row in rows):
+            if all(row["reachable"] and number(row["connected_peers"]) >= needed for row in rows):
                 return rows
             time.sleep(0.1)
         return None
@@ -114,7 +130,3 @@ class Children:
         self.stop()
         os.close(self._watched)
         os.close(self._held)
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0

@@ -177,6 +177,8 @@ class Replica:
             self.checkpoints.on_executed(done.number, done.state_digest)
         self.retransmission.on_progress()
         self.suspicion.on_executed()
+        if self.delivery.behind or self.core.log.low > done.number:
+            self.suspicion.on_catching_up()
 
     def on_answered(self, result: Result) -> None:
         """The replicated table answered a request of `Effects.answers`."""

@@ -48,6 +48,8 @@ class Retransmission:
         self._next_interval = 0.0
         self._served: dict[int, int] = {}
         self._answered: dict[int, int] = {}
+        self._shown_view: set[int] = set()
+        """Peers that were sent NEW-VIEW and VIEW-CHANGEs in this interval: they are large, so once each (4 #27)."""
         self._asked: dict[int, tuple[float, int]] = {}
         """Number -> (when its body was asked for, how many times)."""
         self._offered_to = 0
@@ -70,6 +72,7 @@ class Retransmission:
             self._next_interval = core.now + self.interval
             self._served.clear()
             self._answered.clear()
+            self._shown_view.clear()
             self._requests.review(self._delivery.executed)
             self._requests.forward_again()
         if core.now < self._next_status and not self._ordering.ask_now:
@@ -196,6 +199,9 @@ class Retransmission:
         """Bring a replica into the present view by its NEW-VIEW, however many it slept through; and VIEW-CHANGEs, own
         and others', for views above its own that it lacks. Signed: anybody may relay them (rules 1.12, 1.13)."""
         core = self._core
+        if sender in self._shown_view:
+            return
+        self._shown_view.add(sender)
         if core.log.new_view is not None and status.view < core.view and status.promised <= core.view:
             self._count(sender, 1 << 16)
             core.send(sender, core.log.new_view, None if core.is_primary else 0)

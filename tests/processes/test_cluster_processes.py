@@ -50,17 +50,29 @@ def up(config: ClusterConfig, *flags: str) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
+def words_of(pid: int) -> list[str]:
+    """Command line of a process; none if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return []
+
+
+def replica_pids(config: ClusterConfig) -> list[int]:
+    """Replica processes of this cluster."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if {"replica", str(config.path)} <= set(words_of(pid))]
+
+
+def replica_of(pid: int) -> str:
+    """Its number, as it stands after the file."""
+    words = words_of(pid)
+    return words[words.index("replica") + 2]
+
+
 def replicas_running(config: ClusterConfig) -> list[str]:
     """Command lines of replica processes of this cluster."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if "replica" in words and str(config.path) in words:
-            found.append(" ".join(words))
-    return found
+    return [" ".join(words_of(pid)) for pid in replica_pids(config)]
 
 
 @pytest.mark.parametrize("replicas", [4, 7])
@@ -107,26 +119,38 @@ def test_replicas_end_when_their_parent_is_killed() -> None:
         assert replicas_running(config) == []
 
 
+@pytest.mark.parametrize("which", ["address", "admin"])
 @pytest.mark.scenario("I03")
-def test_a_port_in_use_is_one_sentence() -> None:
-    """`up` names the replica and the address, and exits with 2."""
+def test_a_port_in_use_is_one_sentence(which: str) -> None:
+    """`up` names the replica and the address, and exits with 2 and no replica left; so does the replica itself."""
     with campaign.cluster() as config, socket.socket() as taken:
-        address = config.replicas[1].address
+        address = getattr(config.replicas[1], which)
         taken.bind((address.host, address.port))
         taken.listen()
-        done = pbft("up", config.path)
+        done = pbft("up", config.path, timeout=15)
         assert done.returncode == 2
-        assert "replica 1" in done.stderr and str(address.port) in done.stderr
+        assert done.stderr.startswith(f"replica 1 ended with code 2: pbft: cannot listen on {address}")
+        assert done.stderr.count("\n") == 1
         assert replicas_running(config) == []
+        done = pbft("replica", config.path, 1, timeout=5)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"pbft: cannot listen on {address}") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.scenario("B20")
 def test_a_second_process_on_one_data_directory_is_refused() -> None:
-    """It names the process that holds the directory, and exits with 2."""
-    with campaign.cluster() as config, up(config):
+    """It names the process that holds the directory, and exits with 2; the first one goes on."""
+    with campaign.cluster(app="kv") as config, up(config):
+        assert pbft("call", config.path, "put", "a", "1").returncode == 0
+        [holder] = [pid for pid in replica_pids(config) if replica_of(pid) == "1"]
         port = campaign.free_ports(2)
         done = pbft("replica", config.path, 1, "--listen", f"127.0.0.1:{port}")
-        assert done.returncode == 2 and "process" in done.stderr
+        assert done.returncode == 2
+        sentence = f"pbft: data directory {config.data_directory(1)} is in use by process {holder}; stop that replica"
+        assert done.stderr.startswith(sentence) and done.stderr.count("\n") == 1
+        assert pbft("call", config.path, "get", "a").stdout == "1\n"
+        rows = ask_all(config, 1.0)
+        assert [r["connected_peers"] for r in rows] == [3] * 4 and replica_pids(config).count(holder) == 1
 
 
 @pytest.mark.scenario("B18", "E11")
@@ -225,11 +249,15 @@ SLOW = '''
 import time
 from pbft.application import Application, Context
 class Slow(Application):
-    """Sleeps as long as it is told, on the replica it is told."""
+    """Is busy as long as it is told; asleep where a replica is named, and only there."""
     def execute(self, operation: bytes, context: Context) -> bytes:
-        import os, sys
+        import sys
         seconds, _, who = operation.decode().partition(" ")
-        if not who or f" {who} " in " " + " ".join(sys.argv[2:4]) + " ":
+        if not who:
+            end = time.monotonic() + float(seconds)
+            while time.monotonic() < end:
+                pass
+        elif f" {who} " in " " + " ".join(sys.argv[2:4]) + " ":
             time.sleep(float(seconds))
         return b"done"
     def query(self, operation: bytes, context: Context) -> bytes:
@@ -239,16 +267,23 @@ class Slow(Application):
 
 @pytest.mark.scenario("J04", "J05")
 def test_an_application_that_takes_long_stops_no_links(tmp_path: Path) -> None:
-    """While one replica is stuck in the application for ever, the others go on; links and status stay alive."""
+    """While one replica is stuck in the application for ever, and the others compute for longer than a link may be
+    silent, all links and status stay alive, requests behind are answered, and no primary is replaced."""
     (tmp_path / "slow.py").write_text(SLOW)
     with campaign.cluster(app=f"{tmp_path}/slow.py:Slow") as config, Children(config) as children:
         campaign.start(children)
         with BlockingClient(config, name="alice") as client:
             assert client.invoke(b"3600 2", timeout=20) == b"done"
-            assert client.invoke(b"1", timeout=20) == b"done"
+            begun = time.monotonic()
+            assert client.invoke(b"4", timeout=30) == b"done"
+            assert time.monotonic() - begun >= 4
+            assert client.invoke(b"0", timeout=30) == b"done"
             rows = ask_all(config, 1.0)
         assert all(r["reachable"] and r["connected_peers"] == 3 for r in rows)
+        assert {r["view"] for r in rows} == {0}
         assert rows[2]["last_executed"] < rows[0]["last_executed"]
+        logs = "".join(children.log_file(i).read_text() for i in range(4))
+        assert logs.count(" is up: ") == 4 and "nothing arrived" not in logs and "took nothing" not in logs
 
 
 def test_the_applications_no_reaches_the_caller() -> None:
