@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,8 +49,11 @@ async def server_cpu(config: ClusterConfig) -> list[float]:
     return used
 
 
-async def measure(config: ClusterConfig, names: list[str], callers: int, operation: bytes, seconds: float) -> Measured:
-    """Spread `callers` over one client for each of `names`; measure for `seconds` after a warm-up."""
+async def measure(
+    config: ClusterConfig, names: list[str], callers: int, draw: Callable[[], bytes], seconds: float
+) -> Measured:
+    """Spread `callers` over one client for each of `names`; measure for `seconds` after a warm-up. `draw()`: the next
+    operation."""
     latencies: list[float] = []
     errors = 0
     measuring = stopping = False
@@ -59,7 +63,7 @@ async def measure(config: ClusterConfig, names: list[str], callers: int, operati
         while not stopping:
             begun = time.perf_counter()
             try:
-                await client.invoke(operation, timeout=10.0)
+                await client.invoke(draw(), timeout=10.0)
             except ClientError:
                 errors += 1
                 continue
@@ -70,7 +74,7 @@ async def measure(config: ClusterConfig, names: list[str], callers: int, operati
         clients = [await stack.enter_async_context(Client.connect(config, name=name)) for name in names]
         for client in clients:
             await client.wait_connected(len(config.replicas))
-            await client.invoke(operation, timeout=20.0)
+            await client.invoke(draw(), timeout=20.0)
         async with trio.open_nursery() as nursery:
             for i in range(callers):
                 nursery.start_soon(call, clients[i % len(clients)])
@@ -111,7 +115,7 @@ def main() -> int:
     names = [entry.name for entry in config.clients][: args.clients]
     nothing = args.request_bytes == args.reply_bytes == 0
     operation = echo(args.request_bytes if nothing else max(4, args.request_bytes), args.reply_bytes)
-    measured = trio.run(measure, config, names, args.callers, operation, args.seconds)
+    measured = trio.run(measure, config, names, args.callers, lambda: operation, args.seconds)
     print(json.dumps(asdict(measured)))
     return 0
 

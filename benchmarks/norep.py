@@ -19,7 +19,7 @@ from pbft.admin import serve_status
 from pbft.application import Application
 from pbft.authentication import KeyAuthentication
 from pbft.batch import Answer, ClientRequest, Kind, encode_answer, encode_done, result_digest
-from pbft.cli.applications import load_application
+from pbft.cli.applications import application_of
 from pbft.codec import CodecError
 from pbft.config import Group, Quorums
 from pbft.config_file import ClusterConfig
@@ -119,7 +119,7 @@ class Server:
 
 async def serve(config: ClusterConfig, macs: bool) -> None:
     """Run until SIGTERM."""
-    application = load_application(config.group.app, config.path.parent)
+    application = application_of(config)
     server = Server(config, application, macs)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:

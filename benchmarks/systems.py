@@ -80,12 +80,21 @@ class System:
         self._output.close()
 
 
-def start_cluster(directory: Path, *, n: int, base_port: int, clients: int, durable: bool, **tunables: int) -> System:
-    """A cluster of n replicas of the echo application."""
+def start_cluster(
+    directory: Path,
+    *,
+    n: int,
+    base_port: int,
+    clients: int,
+    durable: bool,
+    app: str = "pbft.apps.echo:Echo",
+    **tunables: int,
+) -> System:
+    """A cluster of n replicas."""
     config = write_cluster(
         directory,
         replicas=n,
-        app="pbft.apps.echo:Echo",
+        app=app,
         base_port=base_port,
         clients=_names(clients),
         tunables=tunables,
