@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 import trio
 
+from pbft.transport import ListenError
+
 _MAX_CONNECTIONS = 16
 _SECONDS = 2.0
 
@@ -19,7 +21,7 @@ async def serve_status(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled. Raises OSError if the address cannot be bound."""
+    """Serve until cancelled. Raises ListenError if the address cannot be bound."""
     limit = trio.CapacityLimiter(_MAX_CONNECTIONS)
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -32,6 +34,11 @@ async def serve_status(
                     await stream.send_all(line)
 
     async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        try:
+            listeners = await trio.open_tcp_listeners(port, host=host)
+        except OSError as error:
+            raise ListenError(
+                f"cannot listen on {host}:{port} for status: {error.strerror}; is it in use, or not of this machine?"
+            ) from error
         task_status.started()
         await trio.serve_listeners(serve, listeners, handler_nursery=nursery)

@@ -36,6 +36,8 @@ class Address:
             raise ValueError(f"{text!r} needs brackets around the IPv6 address, as in [::1]:7000")
         if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"{text!r} is not host:port with a port between 1 and 65535")
+        if not host.isprintable() or any(c in host for c in " \"'\\"):
+            raise ValueError(f"{text!r} does not begin with a host name or a numeric address")
         return cls(host, int(port))
 
     def __str__(self) -> str:
@@ -74,7 +76,8 @@ class ClusterConfig:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ClusterConfig:
         """Read and check a file. Raises ConfigError."""
-        return _Reader(Path(path)).config()
+        reader = _Reader(Path(path))
+        return reader.config(reader.read())
 
     @property
     def keys(self) -> Path:
@@ -119,10 +122,11 @@ class _Reader:
         self._path = path
 
     def fail(self, key: str, problem: str) -> NoReturn:
-        raise ConfigError(f"{self._path}: {key} {problem}")
+        raise ConfigError(f"{self._path}: {key} {problem}" if key else f"{self._path} {problem}")
 
-    def config(self) -> ClusterConfig:
-        table = self._table()
+    def config(self, text: str) -> ClusterConfig:
+        """What the text of a file says."""
+        table = self._table(text)
         self._known(table, "", _SECTIONS)
         cluster = self._section(table, "cluster")
         self._known(cluster, "cluster.", _CLUSTER_KEYS)
@@ -131,9 +135,12 @@ class _Reader:
         tunables = self._tunables(table)
         replicas = self._replicas(table)
         clients = self._clients(table)
-        keys = [r.key.raw for r in replicas] + [c.key.raw for c in clients]
-        if len(set(keys)) != len(keys):
-            self.fail("key", "is given twice; every replica and client needs a key of its own")
+        keys = [(f"replica[{r.id}].key", r.key) for r in replicas]
+        keys += [(f"client[{i}].key", c.key) for i, c in enumerate(clients)]
+        places: dict[PublicKey, str] = {}
+        for place, key in keys:
+            if (first := places.setdefault(key, place)) != place:
+                self.fail(place, f"is the same as {first}; every replica and client needs a key of its own")
         group = Group(
             cluster=cluster_id,
             app=app,
@@ -143,15 +150,21 @@ class _Reader:
         )
         return ClusterConfig(self._path.absolute(), name, group, replicas, clients)
 
-    def _table(self) -> dict[str, Any]:
+    def read(self) -> str:
+        """The text of the file."""
         try:
-            with self._path.open("rb") as file:
-                return tomllib.load(file)
+            return self._path.read_text("utf-8")
         except FileNotFoundError:
             self.fail("", "does not exist; `pbft init DIR` writes one")
-        except (OSError, UnicodeDecodeError) as error:
-            self.fail("", f"cannot be read: {error}")
-        except tomllib.TOMLDecodeError as error:
+        except OSError as error:
+            self.fail("", f"cannot be read ({error.strerror})")
+        except UnicodeDecodeError as error:
+            self.fail("", f"is not valid TOML: {error}")
+
+    def _table(self, text: str) -> dict[str, Any]:
+        try:
+            return tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # not TOML, a number of thousands of digits, or too deep
             self.fail("", f"is not valid TOML: {error}")
 
     def _known(self, table: Mapping[str, Any], prefix: str, known: tuple[str, ...]) -> None:
@@ -197,7 +210,7 @@ class _Reader:
         self._known(section, "protocol.", tuple(spec.name for spec in fields(Tunables)))
         try:
             return Tunables(**section)
-        except ConfigError as error:
+        except ValueError as error:  # ConfigError, or a number of thousands of digits
             raise ConfigError(f"{self._path}: {error}") from None
 
     def _key(self, table: Mapping[str, Any], prefix: str) -> PublicKey:
@@ -208,8 +221,9 @@ class _Reader:
             self.fail(prefix + "key", f"is not a public key: {error}")
 
     def _address(self, table: Mapping[str, Any], prefix: str, key: str) -> Address:
+        text = self._text(table, prefix, key)
         try:
-            return Address.parse(self._text(table, prefix, key))
+            return Address.parse(text)
         except ValueError as error:
             self.fail(prefix + key, str(error))
 
@@ -282,27 +296,28 @@ def write_cluster(
             raise ConfigError(f"client name {name!r} is used twice, or holds other than letters, digits, '.', '_', '-'")
     Tunables(**(tunables or {}))
     cluster = os.urandom(32)
-    keys = directory / "keys"
-    keys.mkdir(parents=True, mode=0o700)
     replica_keys = [PrivateKey.generate() for _ in range(replicas)]
     client_keys = {name: PrivateKey.generate() for name in clients}
-    for number, key in enumerate(replica_keys):
-        write_private_key(keys / f"replica-{number}.key", key)
-        write_start_token(keys / f"replica-{number}.token", cluster, number)
-    for name, key in client_keys.items():
-        write_private_key(keys / f"client-{name}.key", key)
     lines = _header(directory.absolute().name, cluster, app) + _protocol(tunables or {})
     for number, key in enumerate(replica_keys):
         address, admin = Address(host, base_port + 2 * number), Address(host, base_port + 2 * number + 1)
-        lines += ["[[replica]]", f"id = {number}", f'address = "{address}"', f'admin = "{admin}"']
-        lines += [f'key = "{key.public.text()}"', ""]
+        lines += ["[[replica]]", f"id = {number}", f"address = {_quoted(str(address))}"]
+        lines += [f"admin = {_quoted(str(admin))}", f'key = "{key.public.text()}"', ""]
     for name, key in client_keys.items():
         lines += ["[[client]]", f'name = "{name}"', f'key = "{key.public.text()}"', ""]
+    text = "\n".join(lines)
+    config = _Reader(path).config(text)  # what would be refused later is refused now, before there is any file
+    config.keys.mkdir(parents=True, mode=0o700)
+    for number, key in enumerate(replica_keys):
+        write_private_key(config.replica_key_path(number), key)
+        write_start_token(config.token_path(number), cluster, number)
+    for name, key in client_keys.items():
+        write_private_key(config.client_key_path(name), key)
     with path.open("x", encoding="utf-8") as file:
-        file.write("\n".join(lines))
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    return ClusterConfig.load(path)
+    return config
 
 
 def _header(name: str, cluster: bytes, app: str) -> list[str]:

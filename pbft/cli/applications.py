@@ -10,6 +10,7 @@ from pathlib import Path
 from pbft.application import Application
 from pbft.apps import APPLICATIONS
 from pbft.config import ConfigError
+from pbft.config_file import ClusterConfig
 
 
 def full_name(name: str, directory: Path) -> str:
@@ -19,6 +20,14 @@ def full_name(name: str, directory: Path) -> str:
     if colon and place.endswith(".py"):
         return f"{(directory / place).absolute()}:{cls}"
     return name
+
+
+def application_of(config: ClusterConfig) -> type[Application]:
+    """The class that a cluster's file names. Raises ConfigError."""
+    try:
+        return load_application(config.group.app, config.path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{config.path}: cluster.app: {error}") from error
 
 
 def load_application(name: str, directory: Path) -> type[Application]:
@@ -43,8 +52,8 @@ def load_application(name: str, directory: Path) -> type[Application]:
 def _module(name: str, place: str) -> object:
     try:
         return importlib.import_module(place)
-    except ImportError as error:
-        raise ConfigError(f"application {name!r}: cannot import {place}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"application {name!r}: cannot import {place}: {error!r}") from error
 
 
 def _from_file(name: str, path: Path) -> object:

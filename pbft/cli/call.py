@@ -9,7 +9,7 @@ import sys
 import trio
 
 from pbft.application import OperationError
-from pbft.cli.applications import load_application
+from pbft.cli.applications import application_of
 from pbft.cli.main import first_known, first_of
 from pbft.client import Client, ClientError, OperationFailed, RequestRejected, RequestTimeout
 from pbft.config import ConfigError
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the rendered result; 1 if the operation failed, 3 if its outcome is unknown."""
     logging.getLogger("pbft").addHandler(logging.NullHandler())  # what matters is said at the end
     config = ClusterConfig.load(args.cluster)
-    application = load_application(config.group.app, config.path.parent)
+    application = application_of(config)
     if not config.clients:
         raise ConfigError(f"{config.path}: lists no [[client]], so nobody may call")
     name = args.name or config.clients[0].name

@@ -108,10 +108,10 @@ class Children:
         return None
 
     def stop(self) -> None:
-        """SIGTERM to all at once, SIGKILL to who does not follow within `STOP_SECONDS`."""
+        """SIGINT to all at once, so that nobody resigns; SIGKILL to who does not follow within `STOP_SECONDS`."""
         for process in self._processes.values():
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + STOP_SECONDS
         for process in self._processes.values():
             try:

@@ -1,7 +1,8 @@
 """`pbft demo`: the main job in under a minute, with nothing left behind.
 
-Four replicas as processes count for 64 callers. Replica 3 lies to the client in every reply; replica 2 is killed and
-brought back. At the end everything that was acknowledged is checked.
+Four replicas as processes count for 64 callers. Replica 0, the primary, is in the hands of an enemy: first it lies to
+the client in every reply, then it also proposes different batches to different backups, until they replace it. The next
+primary is killed, replaced as well, and brought back. At the end everything that was acknowledged is checked.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from pbft.cli.output import paint
 from pbft.cli.status import ask_all
 from pbft.client import Client, ClientError
 from pbft.config_file import ClusterConfig, write_cluster
+from pbft.evidence import decode_proof, explain
 
-LIAR = 3
-VICTIM = 2
+ENEMY = 0
+VICTIM = 1
+LAST = 3
+"""A replica that nothing happens to."""
 CALLERS = 64
 DEADLINE = 55.0
 _BEAT = 1.0
@@ -61,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(130))
     try:
         config = write_cluster(folder / "cluster", app="counter", base_port=_free_ports(8), clients=("demo",))
-        with Children(config, adversaries={LIAR: "lying-replies"}) as children:
+        with Children(config, adversaries={ENEMY: "lying-replies"}) as children:
             return trio.run(_play, config, children, args.seconds, args.json)
     except (Failed, BaseExceptionGroup) as error:
         failed = first_of(error, (Failed,))
@@ -117,17 +121,26 @@ async def _acts(
         for _ in range(CALLERS):
             nursery.start_soon(_count, client, seen)
         nursery.start_soon(_watch, config, seen)
-        _say(f"{CALLERS} callers count; replica {LIAR} lies in every reply, and is outvoted")
+        _say(f"{CALLERS} callers count; replica {ENEMY}, the primary, lies in every reply, and is outvoted")
         await trio.sleep(seconds)
-        _say(f"kill -9 replica {VICTIM}: with the liar, that is one more than may fail at once in the same way -\n"
-             "  but a liar still votes, so work goes on")  # fmt: skip
+        _say(f"replica {ENEMY} now also proposes one batch to some and another to others: nothing is agreed,\n"
+             "  the backups suspect it, leave its view, and the next primary takes over;\n"
+             "  and it signs two different states for one checkpoint, which can be proved")  # fmt: skip
+        children.adversaries[ENEMY] = "lying-replies+equivocating-primary+signed-false-checkpoints"
+        await trio.to_thread.run_sync(children.kill, ENEMY)
+        children.start(ENEMY)
+        await _view_above(config, 0)
+        await trio.sleep(seconds)
+        _say(f"kill -9 replica {VICTIM}, the primary now: with the enemy, that is one more than may fail at once -\n"
+             "  but an enemy that votes is still a vote; the next one takes over")  # fmt: skip
         await trio.to_thread.run_sync(children.kill, VICTIM)
-        missed_from = await _executed(config, 0)
+        missed_from = await _executed(config, LAST)
+        await _view_above(config, 1)
         await trio.sleep(seconds)
         _say(f"replica {VICTIM} comes back with its disk and catches up")
         returned = time.monotonic()
         children.start(VICTIM)
-        target = await _executed(config, 0)
+        target = await _executed(config, LAST)
         while await _executed(config, VICTIM) < target:
             await trio.sleep(0.05)
         catch_up = time.monotonic() - returned
@@ -137,7 +150,8 @@ async def _acts(
     total = int(await client.query(get(), timeout=10.0))
     statistics = client.statistics()
     outvoted = {r.replica: r.outvoted for r in statistics.replicas if r.outvoted}
-    return _check(seen, total, outvoted, await _settled(config), catch_up)
+    evidence = await trio.to_thread.run_sync(_evidence, config)
+    return _check(seen, total, outvoted, await _settled(config), catch_up, evidence)
 
 
 async def _count(client: Client, seen: Seen) -> None:
@@ -167,6 +181,17 @@ async def _watch(config: ClusterConfig, seen: Seen) -> None:
         print("  " + "  ".join(parts), flush=True)
 
 
+async def _view_above(config: ClusterConfig, view: int) -> None:
+    """Until a replica that nothing happens to is active in a later view."""
+    while True:
+        row = (await trio.to_thread.run_sync(ask_all, config, 0.5))[LAST]
+        now = row["view"]
+        if isinstance(now, int) and now > view and not row["in_view_change"]:
+            _say(f"view {now} has begun, its primary is replica {row['primary']}")
+            return
+        await trio.sleep(0.05)
+
+
 async def _executed(config: ClusterConfig, replica: int) -> int:
     rows = await trio.to_thread.run_sync(ask_all, config, 0.5)
     value = rows[replica]["last_executed"]
@@ -183,8 +208,19 @@ async def _settled(config: ClusterConfig) -> list[dict[str, object]]:
     raise Failed("the replicas do not come to the same number")
 
 
+def _evidence(config: ClusterConfig) -> list[str]:
+    """What the files that the correct replicas have kept prove, each verified anew."""
+    files = [f for i in range(4) if i != ENEMY for f in (config.data_directory(i) / "evidence").glob("*")]
+    return [explain(decode_proof(f.read_bytes())) for f in sorted(files)]
+
+
 def _check(
-    seen: Seen, total: int, outvoted: dict[int, int], rows: list[dict[str, object]], catch_up: float
+    seen: Seen,
+    total: int,
+    outvoted: dict[int, int],
+    rows: list[dict[str, object]],
+    catch_up: float,
+    evidence: list[str],
 ) -> dict[str, object]:
     acknowledged = len(seen.results)
     wrong = acknowledged - len(set(seen.results)) + sum(not 1 <= r <= total for r in seen.results)
@@ -192,21 +228,25 @@ def _check(
         raise Failed(f"the counter stands at {total}, with {acknowledged} acknowledged and {seen.unknown} unknown")
     if seen.errors:
         raise Failed(f"{len(seen.errors)} calls failed, the first with: {seen.errors[0]}")
-    if list(outvoted) != [LIAR]:
-        raise Failed(f"the liar is replica {LIAR}, outvoted were {outvoted}")
+    if list(outvoted) != [ENEMY]:
+        raise Failed(f"the enemy is replica {ENEMY}, outvoted were {outvoted}")
     if wrong:
         raise Failed(f"{wrong} wrong results were believed")
     stable = {(row["stable_checkpoint"], row["stable_digest"]) for row in rows}
     newest = max(number for number, _ in stable if isinstance(number, int))
     if len({digest for number, digest in stable if number == newest}) != 1:
         raise Failed(f"different states at checkpoint {newest}")
+    if not evidence or not all(f"replica {ENEMY} signed" in text for text in evidence):
+        raise Failed(f"the enemy signed what nobody correct signs, and the evidence says: {evidence}")
     return {
         "operations": acknowledged,
         "counter": total,
         "in_flight_at_the_end": seen.unknown,
         "view_changes": max(row["view"] if isinstance(row["view"], int) else 0 for row in rows),
-        "liar": LIAR,
-        "lies_outvoted": outvoted[LIAR],
+        "evidence_found": len(evidence),
+        "evidence": evidence[0],
+        "liar": ENEMY,
+        "lies_outvoted": outvoted[ENEMY],
         "catch_up_s": round(catch_up, 2),
         "wrong_results": wrong,
     }
@@ -221,8 +261,10 @@ def _report(summary: dict[str, object]) -> None:
 {paint("checked", "bold")}
   operations acknowledged: {summary["operations"]:,}; the counter stands at {summary["counter"]:,} \
 ({summary["in_flight_at_the_end"]} were in flight at the end)
-  replica {LIAR} lied {summary["lies_outvoted"]:,} times, was outvoted each time, and is named
-  replica {VICTIM} was killed, and had caught up {summary["catch_up_s"]} s after its start
+  replica {ENEMY} lied {summary["lies_outvoted"]:,} times, was outvoted each time, and is named
+  it was replaced as primary; evidence found: {summary["evidence_found"]} files that anybody can verify, the first says:
+    {summary["evidence"]}
+  replica {VICTIM} was killed and replaced as primary, and had caught up {summary["catch_up_s"]} s after its start
   all replicas have executed the same batches; view changes: {summary["view_changes"]}
   {paint(f"wrong results: {summary['wrong_results']}", "green")}
   {summary["seconds"]} s""")

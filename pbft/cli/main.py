@@ -18,7 +18,9 @@ COMMANDS = {
     "replica": ("pbft.cli.replica", "run one replica in the foreground"),
     "call": ("pbft.cli.call", "send one operation to the service and print its result"),
     "status": ("pbft.cli.status", "show every replica of a cluster"),
+    "why": ("pbft.cli.why", "say in sentences what a cluster is waiting for"),
     "apps": ("pbft.cli.apps", "list the applications that ship; check one for determinism"),
+    "evidence": ("pbft.cli.evidence", "verify and explain what a replica keeps as proof against another"),
     "demo": ("pbft.cli.demo", "show it all in under a minute; leaves nothing behind"),
     "simulate": ("pbft.simulation.command", "run seeded simulations with every check on"),
     "bench": ("pbft.benchmarks.command", "measure, against a server without replication"),
@@ -60,14 +62,21 @@ def _run(args: argparse.Namespace) -> int:
         if known is None:
             if isinstance(error, SystemExit):
                 raise
-            known = error
+            known = first_of(error, (BaseException,)) or error
         if args.debug:
             traceback.print_exc()
         elif not isinstance(known, _known_errors()):
             print(f"pbft: {type(known).__name__}: {known} (run with --debug to see where)", file=sys.stderr)
             return 2
-        print(f"pbft: {known}", file=sys.stderr)
+        print(f"pbft: {_sentence(known)}", file=sys.stderr)
         return 2
+
+
+def _sentence(error: BaseException) -> str:
+    """An error for a person: the file comes first, the number of an OSError helps nobody."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:

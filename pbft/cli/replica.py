@@ -13,12 +13,17 @@ from pathlib import Path
 
 import trio
 
+from pbft.cli.main import first_known
 from pbft.config import ConfigError
 from pbft.config_file import Address, ClusterConfig
 from pbft.misbehaviour import MISBEHAVIOURS
 
+log = logging.getLogger("pbft.cli")
+
 LOG_BYTES = 8 << 20
-"""Size at which a log file is turned over; one older one is kept."""
+"""Size that a log file never exceeds; one older file of that size is kept."""
+
+_RECORD_BYTES = 64 << 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,15 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", metavar="H:P", help="listen here instead of at the configured address")
     parser.add_argument("--peer", action="append", default=[], metavar="ID=H:P", help="dial a peer elsewhere")
     parser.add_argument("--volatile", action="store_true", help="keep nothing on disk: a restart forgets everything")
-    parser.add_argument("--adversary", choices=sorted(MISBEHAVIOURS), metavar="NAME",
-                        help="misbehave on purpose: " + ", ".join(sorted(MISBEHAVIOURS)))  # fmt: skip
+    text = "misbehave on purpose, several ways joined by +: " + ", ".join(sorted(MISBEHAVIOURS))
+    parser.add_argument("--adversary", metavar="NAME", help=text)
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="log here, within a bound, and not to stderr")
     parser.add_argument("--watch-fd", type=int, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or Ctrl-C."""
-    from pbft.node import run_replica
+    from pbft.running import run_replica
 
     config = ClusterConfig.load(args.cluster)
     if not 0 <= args.id < len(config.replicas):
@@ -47,17 +52,22 @@ def run(args: argparse.Namespace) -> int:
     _log_to(args.log_file)
     if args.watch_fd is not None:
         _stop_with_parent(args.watch_fd)
-    return trio.run(
-        lambda: run_replica(
-            config,
-            args.id,
-            data=args.data,
-            listen=listen,
-            peers=peers,
-            volatile=args.volatile,
-            adversary=args.adversary,
+    try:
+        return trio.run(
+            lambda: run_replica(
+                config,
+                args.id,
+                data=args.data,
+                listen=listen,
+                peers=peers,
+                volatile=args.volatile,
+                adversary=args.adversary,
+            )
         )
-    )
+    except BaseException as error:
+        if args.log_file is not None:
+            _log_end(args.id, error)
+        raise
 
 
 def _address(option: str, text: str) -> Address:
@@ -74,11 +84,34 @@ def _peer(text: str, n: int) -> tuple[int, Address]:
     return int(number), _address("--peer", address)
 
 
-def _log_to(path: Path | None) -> None:
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if path is not None:
+class BoundedLog(logging.handlers.RotatingFileHandler):
+    """Two files of at most LOG_BYTES each, whatever is logged. The size is reckoned in characters, so only ASCII ones
+    are written; a record that is too long loses its middle, for a traceback says most at its ends."""
+
+    def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="ascii")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record, bounded."""
+        text = super().format(record).encode("ascii", "backslashreplace").decode("ascii")
+        half = _RECORD_BYTES // 2
+        return text if len(text) <= _RECORD_BYTES else f"{text[:half]}\n[...]\n{text[-half:]}"
+
+
+def _log_end(replica: int, error: BaseException) -> None:
+    """What ended this replica, into the log too: who reads that later has no terminal to look at."""
+    if (known := first_known(error)) is not None:
+        log.critical("replica %d ended: %s", replica, known)
+    elif not isinstance(error, KeyboardInterrupt):
+        log.critical("replica %d crashed", replica, exc_info=error)
+
+
+def _log_to(path: Path | None) -> None:
+    try:
+        handler = logging.StreamHandler(sys.stderr) if path is None else BoundedLog(path)
+    except OSError as error:
+        raise ConfigError(f"--log-file {path} cannot be written ({error.strerror}); choose another file") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 

@@ -8,6 +8,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 from pbft.cli.output import paint, table
+from pbft.config import Group
 from pbft.config_file import Address, ClusterConfig
 
 FIELDS = (
@@ -36,9 +37,16 @@ def ask(replica: int, admin: Address, seconds: float) -> dict[str, object]:
                     break
                 data += part
         found = json.loads(data)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return unknown
-    return {**unknown, **found} if isinstance(found, dict) and found.get("id") == replica else unknown
+    if not isinstance(found, dict) or found.get("id") != replica:
+        return unknown
+    return {**unknown, **{name: _harmless(value) for name, value in found.items()}}
+
+
+def _harmless(value: object) -> object:
+    """A value for the terminal: what a replica says must not command it."""
+    return "".join(c if c.isprintable() else "?" for c in value) if isinstance(value, str) else value
 
 
 def ask_all(config: ClusterConfig, seconds: float) -> list[dict[str, object]]:
@@ -47,25 +55,44 @@ def ask_all(config: ClusterConfig, seconds: float) -> list[dict[str, object]]:
         return list(pool.map(lambda r: ask(r.id, r.admin, seconds), config.replicas))
 
 
+def number(value: object) -> int:
+    """A whole number of a status, 0 where a replica did not say."""
+    return value if isinstance(value, int) else 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Print it; 0 if any replica answers, else 3."""
-    rows = ask_all(ClusterConfig.load(args.cluster), 1.0)
+    config = ClusterConfig.load(args.cluster)
+    rows = ask_all(config, 1.0)
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
-        print(render(rows))
+        print(render(rows, config.group))
     return 0 if any(row["reachable"] for row in rows) else 3
 
 
-def render(rows: list[dict[str, object]]) -> str:
-    """A table, and a sentence about each replica that is not well."""
+def render(rows: list[dict[str, object]], group: Group) -> str:
+    """A table, and a sentence about each replica that is not well: it does not vote, it cannot reach a quorum, or f+1
+    others have executed more than a checkpoint interval beyond it."""
+    reached = sorted(number(row["last_executed"]) for row in rows)[-group.quorums.weak]
+    needed = group.quorums.strong - 1
     titles = ["replica", "state", "view", "primary", "executed", "stable", "window", "pending", "peers", "uptime"]
     lines, notes = [], []
     for row in rows:
         if not row["reachable"]:
             lines.append([row["id"], "unreachable", *[None] * 8])
             continue
-        state = "up" if not row["recovering"] else "not voting"
+        lag = reached - number(row["last_executed"])
+        alone = number(row["connected_peers"]) < needed
+        late = lag > group.tunables.checkpoint_interval
+        states = {
+            "not voting": row["recovering"],
+            "cut off": alone,
+            "changing view": row["in_view_change"],
+            "late": late,
+            "up": True,
+        }
+        state = next(name for name, holds in states.items() if holds)
         window = f"{row['low_watermark']}..{row['high_watermark']}"
         lines.append([
             row["id"], state, row["view"], row["primary"], row["last_executed"], row["stable_checkpoint"], window,
@@ -77,6 +104,10 @@ def render(rows: list[dict[str, object]]) -> str:
             notes.append(f"replica {row['id']} does not vote: {row['halted']}")
         elif row.get("behind"):
             notes.append(f"replica {row['id']} does not vote: it is further behind than the others' retained logs")
+        if alone:
+            notes.append(f"replica {row['id']} reaches {row['connected_peers']} others and needs {needed} to vote")
+        if late:
+            notes.append(f"replica {row['id']} has executed {lag} batches less than the others")
         if row.get("adversary"):
             notes.append(f"replica {row['id']} misbehaves on purpose: {row['adversary']}")
     return "\n".join([table(titles, lines, left=2), *(paint(note, "yellow") for note in notes)])

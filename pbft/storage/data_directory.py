@@ -26,7 +26,14 @@ from pathlib import Path
 from struct import Struct
 
 from pbft.storage.checkpoints import CheckpointStore
-from pbft.storage.errors import DamagedFile, DirectoryLocked, IdentityMismatch, NewerFormat, StorageError
+from pbft.storage.errors import (
+    DamagedFile,
+    DirectoryLocked,
+    DirectoryUnusable,
+    IdentityMismatch,
+    NewerFormat,
+    StorageError,
+)
 from pbft.storage.files import Directory, RealDirectory, replace_file
 from pbft.storage.wal import SEGMENT_BYTES, Replay, Wal, discard_log, open_log
 
@@ -77,6 +84,7 @@ def _read_identity(directory: Directory, name: str, magic: bytes) -> _Identity |
         data = directory.read(name, 0, 4096)
     except FileNotFoundError:
         return None
+    name = _place(directory, name)
     if len(data) < _PREFIX.size:
         raise DamagedFile(name, "too short")
     found, version, crc = _PREFIX.unpack_from(data)
@@ -93,10 +101,15 @@ def _read_identity(directory: Directory, name: str, magic: bytes) -> _Identity |
     return _Identity(body[_BODY.size :], replica, boot, _Phase(phase))
 
 
-def _check_owner(name: str, found: _Identity, cluster: bytes, replica: int) -> None:
+def _place(directory: Directory, name: str) -> str:
+    """Where an operator finds the file."""
+    return str(directory.path / name) if isinstance(directory, RealDirectory) else name
+
+
+def _check_owner(directory: Directory, name: str, found: _Identity, cluster: bytes, replica: int) -> None:
     if found.cluster != cluster or found.replica != replica:
         raise IdentityMismatch(
-            name,
+            _place(directory, name),
             f"replica {replica} of cluster {cluster.hex()}",
             f"replica {found.replica} of cluster {found.cluster.hex()}",
         )
@@ -139,11 +152,14 @@ class DataDirectory:
         """Lock the directory at `path` (made if missing), check whose it is, count the start, judge its past.
 
         `token` is where `init` put the start token. With `volatile` the past is FRESH once and LOST ever
-        after; a crash within this very call may already cost the FRESH. Raises DirectoryLocked,
-        IdentityMismatch, NewerFormat, DamagedFile and OSError.
+        after; a crash within this very call may already cost the FRESH. Raises DirectoryUnusable,
+        DirectoryLocked, IdentityMismatch, NewerFormat, DamagedFile and OSError.
         """
-        directory = RealDirectory(path)
-        lock = _lock(path)
+        try:
+            directory = RealDirectory(path)
+            lock = _lock(path)
+        except OSError as error:
+            raise DirectoryUnusable(str(path), error) from error
         try:
             keys = None
             if token is not None and token.parent.is_dir():
@@ -170,10 +186,11 @@ class DataDirectory:
         """As `open`, on any kind of directory and without the lock; `keys` holds the token named `token`."""
         identity = _read_identity(directory, IDENTITY, _IDENTITY_MAGIC)
         if identity is not None:
-            _check_owner(IDENTITY, identity, cluster, replica)
+            _check_owner(directory, IDENTITY, identity, cluster, replica)
         start = _read_identity(keys, token, _TOKEN_MAGIC) if keys is not None else None
         if start is not None:
-            _check_owner(token, start, cluster, replica)
+            assert keys is not None
+            _check_owner(keys, token, start, cluster, replica)
         if identity is None:
             # Whatever else is here without an identity was not left by a crash, for that is written first.
             used = any(name.startswith(("log-", "checkpoint-")) for name in directory.list())

@@ -25,6 +25,18 @@ class DirectoryLocked(StorageError):
         self.pid = pid
 
 
+class DirectoryUnusable(StorageError):
+    """The data directory can neither be made nor used as it is."""
+
+    def __init__(self, path: str, cause: OSError) -> None:
+        super().__init__(
+            f"data directory {path} cannot be used ({cause.strerror}: {cause.filename})",
+            "give this user a directory that it may read and write, or choose another one with --data",
+        )
+        self.path = path
+        self.cause = cause
+
+
 class IdentityMismatch(StorageError):
     """A file belongs to another cluster or another replica."""
 

@@ -172,10 +172,20 @@ def test_a_query_cannot_write() -> None:
 
 @pytest.mark.scenario("J06")
 def test_a_huge_result_is_an_outcome_of_its_own() -> None:
-    """Beyond `result_max_bytes` the operation is undone and says so."""
-    b = Bench(result_max_bytes=1000)
-    s = b.open()
-    assert [o for o, _ in outcomes(b.run(request(s, 1, b"big 1000", b"big 1001"))[0])] == [0, Outcome.TOO_LARGE]
+    """Beyond `result_max_bytes` the operation is undone and says so, the same on every replica, however large it is;
+    asked again it says the same."""
+    ends = []
+    for _ in range(2):
+        b = Bench(result_max_bytes=1 << 20)
+        s = b.open()
+        sizes = [1 << 20, (1 << 20) + 1, 64 << 20]
+        [answer] = b.run(request(s, 1, *[b"big %d" % size for size in sizes]))
+        assert [(o, len(text)) for o, text in outcomes(answer)] == [(0, 1 << 20), *[(Outcome.TOO_LARGE, 0)] * 2]
+        [after] = b.run(request(s, 2, b"half", kind=Kind.QUERIES))
+        ends.append((answer, after, b.executor.snapshot().digest))
+        large = request(s, 3, b"big %d" % (64 << 20))
+        assert b.run(large) == b.run(large) == [(Answer.DONE, ((Outcome.TOO_LARGE, b""),))]
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.scenario("J09")

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from pbft.batch import Batch, ClientRequest, Kind, open_body, operations_body
 from pbft.config import CLIENT_PRINCIPAL, Group, Tunables
 from pbft.crypto import digest
-from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Result
+from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Result, SessionView
 from pbft.host import Host, Ports, restore
-from pbft.messages import Message, Reply, Request, Sealed, decode, encode
+from pbft.messages import Message, Reply, Request, Sealed, Suspect, decode, encode
 from pbft.protocol.effects import ALL, Evidence
 from pbft.protocol.replica import Replica
 
@@ -57,10 +57,20 @@ class RecordingExecutor:
     def __init__(self, interval: int, session: int = 1 << 16) -> None:
         self.interval, self.session = interval, session
         self.number, self.history, self.executed, self.state = 0, b"", [], b""
+        self.counts: dict[int, int] = {}
+        self.sessions: dict[int, tuple[int, int, set[int]]] = {}
         self.lie = False
 
     def start(self) -> ExecutionStart:
-        return ExecutionStart(0, b"", (), ())
+        sessions = (SessionView(c, s, floor, tuple(done)) for s, (c, floor, done) in self.sessions.items())
+        return ExecutionStart(self.number, b"", tuple(self.counts.items()), tuple(sessions))
+
+    def back_at(self, number: int) -> RecordingExecutor:
+        """Another one, which stands where this one stood after batch `number`."""
+        other = RecordingExecutor(self.interval, self.session)
+        for n, batch in enumerate(self.executed[:number], 1):
+            other.execute(n, batch)
+        return other
 
     def execute(self, number: int, batch: Batch) -> Executed:
         assert number == self.number + 1
@@ -73,8 +83,12 @@ class RecordingExecutor:
             results.append(Result(r.client, r.session, r.id, r.digest, r.replier, digest(b"result", result), result))
             if r.kind is Kind.OPEN:
                 changes.append(Opened(r.client, number << 16 | position, r.floor + 1, 0))
+                self.counts[r.client] = r.floor + 1
+                self.sessions[number << 16 | position] = (r.client, 0, set())
             else:
                 changes.append(Done(r.client, r.session, r.id, r.floor))
+                if r.session in self.sessions:
+                    self.sessions[r.session][2].add(r.id)
         state = b""
         if number % self.interval == 0:
             state = digest(b"lie", self.state) if self.lie else self.state
@@ -114,20 +128,33 @@ class Member:
         self.hold_execution = False
         self.held: list[tuple[int, Batch]] = []
         self.evidence: list[Evidence] = []
+        self.executor = RecordingExecutor(cluster.group.tunables.checkpoint_interval)
         self.boot()
 
-    def boot(self) -> None:
-        """Start from what the log has on disk."""
+    def boot(self, checkpoint: int = 0) -> None:
+        """Start from what the log has on disk, above the cut, and from the state after batch `checkpoint`."""
         group = self.cluster.group
         del self.log.records[self.log.durable_position :]
-        self.executor = RecordingExecutor(group.tunables.checkpoint_interval)
-        records = list(enumerate(self.log.records, 1))
+        self.executor = self.executor.back_at(checkpoint)
+        self.held.clear()
+        records = [(p, r) for p, r in enumerate(self.log.records, 1) if p >= self.log.cut_below]
         replica = restore(
             group, self.me, lambda body: sealed(self.me, body), b"secret", records, 1, self.executor.start()
         )
         ports = Ports(self.log, self._send, self._execute, self._answer, lambda n: None, self.evidence.append)
         self.host = Host(replica, Authentic(group, self.me), ports)
+        self.host.set_time(self.cluster.now, self.cluster.wall)
         self.flush()
+
+    def crash(self) -> None:
+        """Down, and what was not on disk is gone; `restart` brings it back."""
+        self.down = True
+        del self.log.records[self.log.durable_position :]
+
+    def restart(self) -> None:
+        """Down and up again."""
+        self.down = False
+        self.boot()
 
     @property
     def replica(self) -> Replica:
@@ -136,6 +163,20 @@ class Member:
     @property
     def executed(self) -> list[bytes]:
         return [b.digest for b in self.executor.executed]
+
+    @property
+    def view(self) -> int:
+        return self.replica.status().view
+
+    @property
+    def promised(self) -> int:
+        """The view that it votes in or has left for."""
+        return self.replica.core.log.promised
+
+    def times(self, request: Request) -> int:
+        """How often a request is among those that this replica executed."""
+        wanted = ClientRequest(*request).digest
+        return sum(r.digest == wanted for b in self.executor.executed for r in b.requests)
 
     def refused(self, sender: int, reason: str) -> int:
         return self.replica.core.refused.get((sender, reason), 0)
@@ -197,12 +238,22 @@ class Cluster:
         self._sessions = {ALICE: 1 << 16}
 
     @property
+    def up(self) -> list[Member]:
+        return [m for m in self.members if not m.down]
+
+    @property
+    def view(self) -> int:
+        """The highest view that somebody who is up votes in."""
+        return max((m.view for m in self.up), default=0)
+
+    @property
     def primary(self) -> Member:
-        return self.members[0]
+        """That of `view`."""
+        return self.members[self.view % len(self.members)]
 
     @property
     def backups(self) -> list[Member]:
-        return self.members[1:]
+        return [m for m in self.members if m is not self.primary]
 
     def request(
         self, client: int = ALICE, operation: bytes = b"op", authenticator: bytes = b"all", **fields: int
@@ -224,6 +275,23 @@ class Cluster:
         """Open the session that `request` uses; Alice's is the first request of batch 1."""
         self._sessions[client] = len(self.primary.executed) + 1 << 16
         self.primary.give(client, Request(open_body(client, 7, 0), b"\x01"))
+        self.settle()
+
+    def ask(self, client: int = ALICE, **fields: int) -> Request:
+        """A client asks everybody, with its signature, as it does when no answer comes."""
+        request = self.request(client, authenticator=b"\x01", **fields)
+        for m in self.up:
+            m.give(client, request)
+        self.settle()
+        return request
+
+    def suspect_all(self, *suspecting: int) -> None:
+        """Each of `suspecting`, or everybody, says SUSPECT of the view that it is in; whoever is up hears it."""
+        said = {i: Suspect(self.members[i].promised) for i in suspecting or range(len(self.members))}
+        for sender, message in said.items():
+            for m in self.up:
+                if m.me != sender:
+                    self.wire.append((sender, m.me, encode(message)))
         self.settle()
 
     def settle(self, rounds: int = 200) -> None:
@@ -261,6 +329,11 @@ class Cluster:
                 m.host.tick()
                 m.flush()
         self.settle()
+
+    def wait(self, seconds: float) -> None:
+        """So much time passes, in steps that are no pauses of the processes (rule 1.11)."""
+        for _ in range(round(seconds / 0.1)):
+            self.tick_all(0.1)
 
     def take(self, kind: type, sender: int | None = None) -> list[tuple[int, int, Message]]:
         """Messages of one type that wait on the wire."""

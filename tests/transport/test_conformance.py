@@ -300,6 +300,7 @@ async def test_fault_of_the_receiver_ends_run(world: Any, recorder: Any) -> None
     assert raised.value.subgroup(ZeroDivisionError) is not None
 
 
+@pytest.mark.scenario("J06", "E20")
 async def test_message_that_is_too_long_is_dropped_here(world: Any, recorder: Any, quick: Any) -> None:
     """A message longer than any peer would take does not cost the link: it is dropped and counted."""
     limits = dataclasses.replace(quick, message_max_bytes=1000)

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import socket
 import struct
+import threading
 import time
 from typing import Any
 
@@ -94,6 +95,7 @@ async def test_header_is_judged_before_anything_is_awaited(
         assert right.downs[0][1] == reason
 
 
+@pytest.mark.scenario("G15")
 @pytest.mark.parametrize("piece", [b"", bytes(60_000)])
 async def test_endless_message_ends_the_link(tcp: Any, recorder: Any, raw_peer: Any, quick: Any, piece: bytes) -> None:
     """Fragments are kept up to message_max_bytes only, and empty ones not at all."""
@@ -307,6 +309,7 @@ async def test_handshake_has_a_time_limit(tcp: Any, recorder: Any, quick: Any) -
         assert hub.statistics().refusals == {(None, "handshake-timeout"): 1}
 
 
+@pytest.mark.scenario("G19")
 async def test_flood_of_handshakes_is_answered_in_portions(
     tcp: Any, recorder: Any, handshakes: Any, quick: Any
 ) -> None:
@@ -343,6 +346,7 @@ async def test_churn_leaves_no_descriptor(tcp: Any, recorder: Any, raw_peer: Any
     right = recorder()
     async with tcp.hub(1, right, listen=("127.0.0.1", 0)) as hub:
         before = len(os.listdir("/dev/fd"))
+        tasks, threads = trio.lowlevel.current_statistics().tasks_living, threading.active_count()
         for number in range(200):
             peer = await raw_peer.connect(hub.addresses[0], CLIENT + number % 4, 1, process=number)
             await peer.send(CONTROL, b"%d" % number)
@@ -354,6 +358,8 @@ async def test_churn_leaves_no_descriptor(tcp: Any, recorder: Any, raw_peer: Any
         assert hub.connected() == frozenset()
         assert hub.statistics().client_links == 0
         assert len(os.listdir("/dev/fd")) == before
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+        assert threading.active_count() <= threads, "idle threads of other tests may end meanwhile"
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,46 @@ async def test_black_hole_delays_nobody_else(tcp: Any, recorder: Any, quick: Any
                 assert 2 in first.connected()
 
 
+@pytest.mark.scenario("F13")
+async def test_black_holes_that_are_waited_for_take_nothing_from_the_others(
+    tcp: Any, recorder: Any, quick: Any
+) -> None:
+    """While dials to two peers hang for good, the link with a third comes up and carries messages both ways."""
+    limits = dataclasses.replace(quick, connect_timeout=1e6, handshake_timeout=1e6)
+    left, right = recorder(), recorder(lambda link, body: link.send(body))
+    with black_hole() as one, black_hole() as two:
+        async with tcp.hub(3, right, listen=("127.0.0.1", 0)) as live:
+            peers = {1: one, 2: two, 3: live.addresses[0]}
+            async with tcp.hub(0, left, peers=peers, limits=limits) as first:
+                await left.until(lambda: 3 in first.connected())
+                for number in range(100):
+                    first.multicast([1, 2, 3], b"%d" % number)
+                    first.flush()
+                    await left.until(lambda number=number: len(left.bodies) == number + 1)
+                assert first.connected() == {3}
+                assert not first.statistics().refusals, "no dial has ended"
+
+
+@pytest.mark.slow
+@pytest.mark.scenario("B18")
+async def test_a_restarted_process_gets_its_port_back(tcp: Any, recorder: Any, raw_peer: Any) -> None:
+    """Thirty times at once after its end, with clients connected whose sockets it was the first to close."""
+    left = recorder()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = probe.getsockname()
+    async with tcp.hub(0, left, peers={1: address}) as first:
+        for process in range(30):
+            right = recorder()
+            async with tcp.hub(1, right, process=process, listen=address) as second:
+                clients = [await raw_peer.connect(address, CLIENT + i, 1, process=process) for i in range(4)]
+                await left.until(lambda: 1 in first.connected())
+                await right.until(lambda second=second: len(second.connected()) == 5)
+            for client in clients:
+                await client.until_closed()
+            await left.until(lambda: 1 not in first.connected())
+
+
 @pytest.mark.scenario("F12")
 async def test_address_that_leads_back_is_no_link(tcp: Any, recorder: Any) -> None:
     """A hub that reaches itself under a peer's address has no link with itself, and does not break."""
