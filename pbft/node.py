@@ -6,11 +6,8 @@ causes, everything queued leaves in one go. Results of the executor, syncs of th
 
 from __future__ import annotations
 
-import gc
-import logging
 import os
 import random
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,22 +17,22 @@ import trio
 
 from pbft import __version__
 from pbft.admin import serve_status
-from pbft.authentication import KeyAuthentication, signer
+from pbft.authentication import KeyAuthentication
 from pbft.batch import ClientRequest
 from pbft.config import is_client
 from pbft.config_file import Address, ClusterConfig
-from pbft.crypto import AuthenticatorKey, HandshakeConfig, PrivateKey, PublicKey, SigningIdentity, read_private_key
+from pbft.crypto import AuthenticatorKey, HandshakeConfig, PrivateKey, PublicKey, SigningIdentity
+from pbft.durable_checkpoints import DurableCheckpoints
 from pbft.execution.results import Executed
 from pbft.executor_thread import ExecutorThread
 from pbft.host import Host, Ports
 from pbft.messages import Body, Message, Reply, Stable, encode
-from pbft.misbehaviour import MISBEHAVIOURS, Misbehaviour
-from pbft.protocol.core import Refused
-from pbft.protocol.effects import ALL, Evidence
-from pbft.startup import Started, start_replica
+from pbft.misbehaviour import Adversary, Late
+from pbft.node_reports import Reports
+from pbft.protocol.effects import ALL
+from pbft.protocol.suspicion import Conditions
+from pbft.startup import Started
 from pbft.transport import Hub, Limits, Link
-
-log = logging.getLogger("pbft.node")
 
 TICK = 0.02
 """Seconds between two ticks of the core."""
@@ -46,8 +43,10 @@ _BULK = 16 << 10
 _DRAIN = 2.0
 """Seconds that a clean stop waits for what is in flight."""
 
+_LAG_TURN = 5.0
+"""Seconds after which an old lag of the loop is forgotten, or twice that."""
+
 _ROUTES = 4096
-_LOG_AGAIN = 60.0
 
 
 class Node:
@@ -63,15 +62,18 @@ class Node:
         listen: Address,
         peers: Mapping[int, Address],
         volatile: bool,
-        misbehaviour: Misbehaviour | None,
+        misbehaviour: Adversary | None,
         token: trio.lowlevel.TrioToken,
+        evidence: Path | None = None,
     ) -> None:
+        """`evidence`: the folder in which what proves misbehaviour is kept; None keeps none."""
         group = config.group
         self._group = group
         self._me = me
         self._others = tuple(i for i in range(len(group.replicas)) if i != me)
         self._volatile = volatile
         self._misbehaviour = misbehaviour
+        self._late = Late()
         self._started = started
         self._token = token
         self._birth = time.monotonic()
@@ -82,30 +84,33 @@ class Node:
                 self._authentication.add_old_key(client, AuthenticatorKey(key_id, raw))
         self._executor = ExecutorThread(started.executor, group.tunables.checkpoint_interval, self.wake)
         self._routes: dict[tuple[int, int], Link] = {}
-        self._checkpoint_due = self._birth + group.tunables.durable_checkpoint_interval
-        self._log_bytes = 0
-        self._writing: int = 0
-        self._to_write: trio.MemorySendChannel[int] | None = None
-        self._logged: dict[tuple[int, str], tuple[float, int]] = {}
-        self._lag_max = 0.0
+        self._reports = Reports(group, me, evidence)
+        self._lag = [0.0, 0.0]
+        """Longest time that the loop was held, in seconds: since the last turn, and between the two before that."""
+        self._next_turn = self._birth
+        self._round_trip = 0.0
         self._disk_error: OSError | None = None
         ports = Ports(
             log=started.log,
             send=self._send if misbehaviour is None else self._send_wrongly,
             execute=self._executor.submit,
             answer=self._answer,
-            stable=self._on_stable,
-            evidence=self._on_evidence,
+            stable=lambda number: self._checkpoints.on_stable(number),
+            evidence=self._reports.accuse,
         )
         self.host = Host(started.replica, self._authentication, ports)
-        identity = SigningIdentity(key, group.cluster, me, 0)
+        self._checkpoints = DurableCheckpoints(me, group.tunables, self.host, self._executor, started.store)
+        self.hub = self._make_hub(key, listen, peers)
+
+    def _make_hub(self, key: PrivateKey, listen: Address, peers: Mapping[int, Address]) -> Hub:
+        group, me = self._group, self._me
         keys = [PublicKey(raw) for raw in group.replicas]
         clients = {principal: PublicKey(raw) for principal, raw in group.clients.items()}
         handshake = HandshakeConfig(
             cluster=group.cluster,
             epoch=group.epoch,
             principal=me,
-            identity=identity,
+            identity=SigningIdentity(key, group.cluster, me, 0),
             instance=os.urandom(16),
             lookup=lambda p: clients.get(p) if is_client(p) else keys[p] if p < len(keys) else None,
             fields=group.shared_fields(),
@@ -120,7 +125,7 @@ class Node:
             heartbeat_interval=heartbeat,
             dead_after=max(3.0, 6 * heartbeat),
         )
-        self.hub = Hub(
+        return Hub(
             handshake,
             self,
             listen=(listen.host, listen.port),
@@ -134,6 +139,8 @@ class Node:
         """An authenticated message."""
         sender = link.principal
         inbound = self.host.inbound
+        if self._misbehaviour is not None and not self._misbehaviour.hears(sender, body):
+            return
         self.host.receive(sender, body)
         if is_client(sender) and inbound.last_request is not None:
             route = inbound.last_request
@@ -211,15 +218,26 @@ class Node:
         while True:
             await trio.sleep(TICK)
             now = time.monotonic()
-            self._lag_max = max(self._lag_max, now - last - TICK)
+            self._lag[0] = max(self._lag[0], now - last - TICK)
             last = now
             self._set_time()
-            self.host.tick()
+            self.host.tick(Conditions(random.random(), self._round_trip))
+            self._send_late()
             self._collect()
             if now >= next_second:
                 next_second = now + 1.0
                 self._authentication.expire()
-                self._log_refusals(now)
+                self._round_trip = self._measure_round_trip()
+                if now >= self._next_turn:
+                    self._next_turn = now + _LAG_TURN
+                    self._lag = [0.0, self._lag[0]]
+                self._reports.refusals(now, self.host.replica.core.refused)
+
+    def _measure_round_trip(self) -> float:
+        """Heartbeat round trip to the q-th fastest replica, this one being the fastest (rule 1.11)."""
+        times = sorted(link.rtt for i in self._others for link in self.hub.links(i)[:1] if link.rtt is not None)
+        needed = self._group.quorums.strong - 1
+        return times[needed - 1] if len(times) >= needed else 0.0
 
     def _set_time(self) -> None:
         now = time.monotonic()
@@ -240,61 +258,20 @@ class Node:
     def _send_wrongly(self, to: int, body: bytes, message: Message) -> None:
         assert self._misbehaviour is not None
         for receiver in self._others if to == ALL else (to,):
-            for other, changed in self._misbehaviour.outgoing(receiver, message):
-                self._send(other, body if changed is message else encode(changed), changed)
+            for sent in self._misbehaviour.outgoing(receiver, message):
+                if sent.delay:
+                    self._late.put(time.monotonic() + sent.delay, sent)
+                else:
+                    self._send(sent.to, body if sent.message is message else encode(sent.message), sent.message)
+
+    def _send_late(self) -> None:
+        for to, message, _ in self._late.take(time.monotonic()):
+            self._send(to, encode(message), message)
 
     def _answer(self, request: ClientRequest) -> None:
         result = self._executor.answer(request)
         if result is not None:
             self.host.answered(result)
-
-    def _on_evidence(self, evidence: Evidence) -> None:
-        log.warning("replica %d: %s by %d: %s", self._me, evidence.kind, evidence.culprit, evidence.text)
-
-    def _log_refusals(self, now: float) -> None:
-        for (sender, reason), count in self.host.replica.core.refused.items():
-            when, logged = self._logged.get((sender, reason), (-_LOG_AGAIN, 0))
-            if reason == Refused.BELOW_WINDOW:
-                continue  # a vote that came after the certificate was complete: the normal case
-            if count > logged and now - when >= _LOG_AGAIN:
-                log.info("replica %d: refused %d from %d: %s", self._me, count - logged, sender, reason)
-                self._logged[sender, reason] = (now, count)
-
-    # ---- durable checkpoints (rule 1.6)
-
-    def _on_stable(self, number: int) -> None:
-        if self._started.store is None or self._writing or self._to_write is None:
-            return
-        t = self._group.tunables
-        position = self.host.replica.core.outbox.position
-        if time.monotonic() < self._checkpoint_due and self._log_size() < t.durable_checkpoint_bytes:
-            return
-        if self._executor.snapshot(number) is None or position == 0:
-            return
-        self._writing = number
-        self._to_write.send_nowait(number)
-
-    def _log_size(self) -> int:
-        return self.host.bytes_logged - self._log_bytes
-
-    async def _write_checkpoints(self, numbers: trio.MemoryReceiveChannel[int]) -> None:
-        store = self._started.store
-        assert store is not None
-        async for number in numbers:
-            snapshot = self._executor.snapshot(number)
-            self._log_bytes = self.host.bytes_logged
-            self._checkpoint_due = time.monotonic() + self._group.tunables.durable_checkpoint_interval
-            if snapshot is not None:
-                try:
-                    await trio.to_thread.run_sync(
-                        lambda s=snapshot, n=number: store.write(n, s.meta(), s.chunks())  # type: ignore[misc]
-                    )
-                except OSError as error:
-                    log.error("replica %d: no durable checkpoint %d: %s", self._me, number, error)
-                else:
-                    self.host.checkpoint_durable(number)
-                    self._collect()
-            self._writing = 0
 
     # ---- looking
 
@@ -314,29 +291,32 @@ class Node:
             "volatile": self._volatile,
             "adversary": self._misbehaviour.name if self._misbehaviour else None,
             "version": __version__,
-            "loop_lag_ms_max": round(self._lag_max * 1000, 1),
+            "loop_lag_ms_max": round(max(self._lag) * 1000, 1),
             "counters": refused,
+            "accusations": self._reports.accusations,
             "cpu_s": round(time.process_time(), 3),
         }
 
     # ---- running
 
     async def run(self, admin: Address, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled. Raises OSError if an address cannot be bound."""
+        """Run until cancelled. Raises `pbft.transport.ListenError` if an address cannot be bound."""
         async with trio.open_nursery() as nursery:
-            if self._started.store is not None:
-                self._to_write, numbers = trio.open_memory_channel[int](1)
-                nursery.start_soon(self._write_checkpoints, numbers)
+            nursery.start_soon(self._checkpoints.run)
+            nursery.start_soon(self._reports.keep_evidence)
             await nursery.start(serve_status, admin.host, admin.port, self.status)
             nursery.start_soon(self._tick)
             await nursery.start(self.hub.run)
             self._collect()
             task_status.started()
 
-    async def drain(self) -> None:
-        """Take nothing new; let what is in flight end, within a bound."""
+    async def drain(self, resign: bool = True) -> None:
+        """Take nothing new; a primary resigns; let what is in flight end, within a bound."""
         self.hub.stop_accepting()
         replica = self.host.replica
+        if resign:
+            replica.resign()
+            self._collect()
         with trio.move_on_after(_DRAIN):
             while (
                 self._executor.outstanding or replica.core.outbox.durable < replica.core.outbox.position
@@ -349,85 +329,3 @@ class Node:
         complete = self._started.log.close(1.0)
         self._started.directory.close()
         return complete
-
-
-async def run_replica(
-    config: ClusterConfig,
-    me: int,
-    *,
-    data: Path | None = None,
-    listen: Address | None = None,
-    peers: Mapping[int, Address] | None = None,
-    volatile: bool = False,
-    adversary: str | None = None,
-) -> int:
-    """One replica until SIGTERM or SIGINT; returns the exit code.
-
-    Raises `pbft.config.ConfigError`, `pbft.crypto.KeyFileError`, `pbft.storage.StorageError` and OSError, each with one
-    sentence for the operator.
-    """
-    from pbft.cli.applications import load_application
-
-    application = load_application(config.group.app, config.path.parent)
-    key = read_private_key(config.replica_key_path(me))
-    identity = SigningIdentity(key, config.group.cluster, me, 0)
-    misbehaviour = MISBEHAVIOURS[adversary](me, config.group, random.Random(me)) if adversary else None
-    token = trio.lowlevel.current_trio_token()
-    node: Node | None = None
-
-    def on_durable(position: int) -> None:
-        if node is not None:
-            node.on_durable(position)
-
-    def on_disk_error(error: OSError) -> None:
-        if node is not None:
-            node.on_disk_error(error)
-
-    started = await trio.to_thread.run_sync(
-        lambda: start_replica(
-            config.group,
-            me,
-            application,
-            signer(identity),
-            os.urandom(16),
-            data=data or config.data_directory(me),
-            token=config.token_path(me),
-            volatile=volatile,
-            on_durable=on_durable,
-            on_disk_error=on_disk_error,
-        )
-    )
-    entry = config.replicas[me]
-    addresses = {r.id: r.address for r in config.replicas} | dict(peers or {})
-    node = Node(
-        config,
-        me,
-        key,
-        started,
-        listen=listen or entry.address,
-        peers=addresses,
-        volatile=volatile,
-        misbehaviour=misbehaviour,
-        token=token,
-    )
-    if misbehaviour is not None:
-        log.warning("replica %d MISBEHAVES ON PURPOSE: %s", me, adversary)
-    if started.replica.core.halted:
-        log.warning("replica %d does not vote: %s", me, started.replica.core.halted)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    try:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(node.run, entry.admin)
-                status = started.replica.status()
-                log.info("replica %d is up: view %d, executed %d", me, status.view, status.last_executed)
-                async for _ in signals:
-                    break
-                await node.drain()
-                nursery.cancel_scope.cancel()
-    finally:
-        complete = node.close()
-    log.info("replica %d stopped%s", me, "" if complete else "; not everything reached the disk")
-    return 0

@@ -1,55 +1,64 @@
-"""Active misbehaviour beside the bent messages of `pbft.misbehaviour`: forged, mutated messages, and a bad client."""
+"""Messages that a faulty replica makes up, beside those that `pbft.misbehaviour` bends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
-from pbft.batch import open_body, operations_body, signature_body
+from pbft.batch import operations_body
 from pbft.config import Group
-from pbft.crypto import digest, make_authenticator
+from pbft.crypto import digest
 from pbft.messages import (
     Body,
     Checkpoint,
     Commit,
     Committed,
     Message,
+    NewView,
     Prepare,
     PrePrepare,
     Reply,
     Request,
+    Suspect,
+    ViewChange,
     encode,
 )
-from pbft.simulation.keys import shared_key, signature
+from pbft.simulation.bad_client import FORGED
+from pbft.simulation.keys import signature
 from pbft.simulation.network import Network
 from pbft.simulation.world import World
 
-FORGED = b"inc 1000000"
-"""What no correct client asks for: only somebody else says it in its name."""
+_CAPTURED = 200
 
 
 class ActiveReplica:
     """A taken-over replica that makes up messages of its own; it holds its own keys only."""
 
-    def __init__(self, world: World, network: Network, group: Group, me: int, seen: Callable[[], int]) -> None:
-        """`seen()`: about how far the group has executed."""
+    def __init__(
+        self, world: World, network: Network, group: Group, me: int, random: Random, seen: Callable[[], tuple[int, int]]
+    ) -> None:
+        """`seen()`: about the view that the group is in, and how far it has executed."""
         self._world, self._network, self._group, self._me = world, network, group, me
+        self._random = random
         self._seen = seen
         self._captured: list[bytes] = []
         self.active = True
 
-    def capture(self, body: bytes) -> None:
+    def capture(self, sender: int, body: bytes) -> None:
         """Keep a message that it received, to replay or bend."""
-        if len(self._captured) < 200:
+        if len(self._captured) < _CAPTURED:
             self._captured.append(body)
+        elif self._random.random() < 0.1:
+            self._captured[self._random.randrange(_CAPTURED)] = body
 
     def begin(self) -> None:
         """Act now and then."""
-        self._world.after(self._world.adversary.expovariate(40), self._act)
+        self._world.after(self._random.expovariate(40), self._act)
 
     def _act(self) -> None:
         if not self.active:
             return
-        random = self._world.adversary
+        random = self._random
         n = len(self._group.replicas)
         target = random.choice([i for i in range(n) if i != self._me])
         for body in self._forge():
@@ -61,92 +70,53 @@ class ActiveReplica:
         self.begin()
 
     def _forge(self) -> list[bytes]:
-        random = self._world.adversary
-        k = self._group.tunables.checkpoint_interval
-        number = max(1, self._seen() + random.choice((-k, -1, 0, 1, 2, k, 1000, 1 << 40)))
-        junk = random.randbytes(32)
+        random = self._random
         choice = random.randrange(9)
-        if choice == 0 and self._captured:
+        if choice < 2 and self._captured:
             return [random.choice(self._captured)]
-        if choice == 1 and self._captured:
+        if choice == 2 and self._captured:
             body = bytearray(random.choice(self._captured))
             body[random.randrange(len(body))] ^= 1 << random.randrange(8)
             return [bytes(body)]
-        if choice == 2:
+        if choice == 3:
             return [random.randbytes(random.randint(0, 60))]
-        if choice == 3:  # in a client's name, as if it had come to this replica and were passed on
+        if choice == 4:  # in a client's name, as if it had come to this replica and were passed on
             client = random.choice(sorted(self._group.clients))
             forged = operations_body(client, 1 << 16 | random.randrange(3), random.randint(1, 60), 0, 255, [FORGED])
             return [encode(Request(forged, random.choice((b"\x01" + bytes(160), b"\x00" + random.randbytes(96)))))]
-        messages: list[Message] = [
-            Prepare(0, number, junk),
-            Commit(0, number, junk),
-            PrePrepare(0, number, junk, b""),
-            Committed(number, (junk, junk)),
-            Body(number, junk, random.randbytes(40)),
-            self._checkpoint(number - number % k + k, junk),
+        return [encode(self._message()) for _ in range(random.choice((1, 1, 5)))]
+
+    def _message(self) -> Message:
+        """Well-formed, for about the right view and number, and of its own seal where it needs one."""
+        random, k = self._random, self._group.tunables.checkpoint_interval
+        view, executed = self._seen()
+        view = max(0, view + random.choice((-1, 0, 0, 0, 1)))
+        number = max(1, executed + random.choice((-k, -1, 0, 1, 2, k, 1000, 1 << 40)))
+        junk = random.randbytes(32)
+        low = executed - executed % k
+        q = self._group.quorums.strong
+        unsealed: list[Checkpoint | ViewChange | NewView] = [
+            Checkpoint(self._me, 0, number - number % k + k, junk, 1, 1, b""),
+            ViewChange(self._me, 0, view + 1, low, ((low, junk),), (), ((low + 1, junk, view),), b""),
+            NewView(self._me, 0, view + 1, tuple((i, junk) for i in range(q)), b"", ()),
         ]
-        return [encode(random.choice(messages)) for _ in range(random.choice((1, 1, 5)))]
-
-    def _checkpoint(self, number: int, state: bytes) -> Checkpoint:
-        unsigned = Checkpoint(self._me, 0, number, state, 1, 1, b"")
-        body = unsigned.signed_body(self._group.cluster, self._group.epoch)
-        return unsigned._replace(seal=signature(self._me, body, 160))
-
-
-class BadClient:
-    """A configured client that breaks every rule it can: reused ids, huge ids, forged senders, opens in masses.
-
-    It does not send authenticators that only the primary can verify: until a faulty client can cost a view change
-    (rule 1.17) that would stop the group, and is tried in the tests of the core instead.
-    """
-
-    def __init__(self, world: World, network: Network, group: Group, principal: int, victim: int) -> None:
-        self._world, self._network, self._group = world, network, group
-        self._principal, self._victim = principal, victim
-        self._opened = 0
-        self.active = True
-        network.attach(principal, lambda sender, body: None)
-
-    def begin(self) -> None:
-        """Act now and then."""
-        self._world.after(self._world.adversary.expovariate(30), self._act)
-
-    def _act(self) -> None:
-        if not self.active:
-            return
-        random = self._world.adversary
-        choice = random.randrange(6)
-        if choice == 0:
-            body = open_body(
-                self._principal, random.getrandbits(63), random.choice((self._opened, self._opened, 1 << 50))
+        message: Message = random.choice(
+            (
+                Prepare(view, number, junk),
+                Commit(view, number, junk),
+                PrePrepare(view, number, junk, b""),
+                Committed(number, (junk, junk)),
+                Body(number, junk, random.randbytes(40)),
+                Suspect(view),
+                *unsealed,
             )
-            self._opened += 1
-            self._send(body, self._signed(body), everybody=True)
-        elif choice == 1:  # in another client's name
-            body = operations_body(self._victim, 1 << 16, random.randint(1, 60), 0, 255, [FORGED])
-            self._send(body, self._macs(body), everybody=random.random() < 0.5)
-        elif choice == 2:
-            self._send(random.randbytes(random.randint(1, 80)), b"\x00" * 97)
-        else:
-            session = random.choice((1 << 16, 2 << 16, 5 << 16 | 1, 1 << 60))
-            request_id = random.choice((1, 2, 3, 1 << 40, (1 << 64) - 1))
-            floor = random.choice((0, 0, request_id - 1))
-            body = operations_body(self._principal, session, request_id, floor, 255, [b"get", random.randbytes(5)])
-            self._send(body, self._macs(body) if random.random() < 0.7 else self._signed(body))
-        self.begin()
-
-    def _macs(self, body: bytes) -> bytes:
-        n = len(self._group.replicas)
-        keys = [shared_key(self._principal, i) for i in range(n)]
-        return b"\x00" + make_authenticator(keys, digest(b"request", body))
-
-    def _signed(self, body: bytes) -> bytes:
-        text = signature_body(self._group.cluster, self._group.epoch, digest(b"request", body))
-        return b"\x01" + signature(self._principal, text)
-
-    def _send(self, body: bytes, authenticator: bytes, everybody: bool = False) -> None:
-        message = encode(Request(body, authenticator))
-        n = len(self._group.replicas)
-        for replica in range(n) if everybody else [self._world.adversary.choice((0, 0, n - 1))]:
-            self._network.send(self._principal, replica, message)
+        )
+        if isinstance(message, NewView):  # a captured or made-up testimony under each name
+            own = unsealed[1]
+            assert isinstance(own, ViewChange)
+            claimed = tuple(own._replace(sender=i, seal=random.randbytes(160)) for i in range(q))
+            message = message._replace(named=tuple((m.sender, m.digest) for m in claimed), view_changes=claimed)
+        if isinstance(message, (Checkpoint, ViewChange, NewView)):
+            body = message.signed_body(self._group.cluster, self._group.epoch)
+            return message._replace(seal=signature(self._me, body, 160))
+        return message

@@ -19,10 +19,12 @@ from typing import Any
 
 from pbft.cli.output import table
 from pbft.config import ConfigError
-from pbft.misbehaviour import MISBEHAVIOURS
+from pbft.misbehaviour import split
+from pbft.misbehaviour import table as misbehaviours
 from pbft.simulation.mutants import MUTANTS, Mutant, hunt
 from pbft.simulation.network import Weather
-from pbft.simulation.run import FAULTS, Outcome, Scenario, shrink, simulate
+from pbft.simulation.run import Outcome, shrink, simulate
+from pbft.simulation.scenario import FAULTS, Scenario
 from pbft.simulation.services import SERVICES
 
 EXIT_CODES = {"": 0, "wrong": 10, "stuck": 11, "crashed": 12}
@@ -32,7 +34,7 @@ _PROGRESS_EVERY = 2.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft simulate`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "misbehaviours of the faulty replica: " + ", ".join(sorted(MISBEHAVIOURS))
+    parser.epilog = f"misbehaviours of faulty replicas (--set adversary=NAME, or NAME+NAME):\n{misbehaviours()}"
     parser.add_argument("--seed", type=int, metavar="N", help="the first seed (default 0); alone, run just this one")
     parser.add_argument("--runs", type=int, metavar="N", help="how many seeds (default 100, or 1 with --seed)")
     parser.add_argument("--replicas", type=int, metavar="N", help="group size (default: drawn from the seed)")
@@ -122,6 +124,8 @@ def _setting(text: str) -> tuple[str, Any]:
     kind = kinds.get(name)
     if not equals or kind not in (int, float, bool, str) or name == "seed":
         raise ConfigError(f"--set {text!r} is not NAME=VALUE with a NAME such as crashes, clients or adversary")
+    if name in ("adversary", "accomplice") and value:
+        split(value)
     try:
         return name, value == "True" if kind is bool else kind(value)
     except ValueError:

@@ -14,12 +14,12 @@ from pbft.execution import ExecutionSnapshot, Executor
 from pbft.execution.results import Executed
 from pbft.host import Host, Ports, restore
 from pbft.messages import Message, Refusal, Reply, encode
-from pbft.misbehaviour import Misbehaviour
-from pbft.protocol.effects import ALL, Evidence
+from pbft.misbehaviour import Adversary
+from pbft.protocol.effects import ALL, Evidence, InvariantViolated
 from pbft.protocol.records import Record, decode_record
 from pbft.protocol.suspicion import Conditions
 from pbft.simulation.keys import SimulatedAuthentication, signature
-from pbft.simulation.network import Network
+from pbft.simulation.network import Carrier
 from pbft.simulation.world import World
 from pbft.state import State
 from pbft.storage.checkpoints import CheckpointStore
@@ -29,6 +29,7 @@ from pbft.storage.wal import open_log
 
 _SEGMENT = 1 << 16
 _TICK = 0.02
+_MASSES = 8
 
 
 class Observer(Protocol):
@@ -81,31 +82,35 @@ class Machine:
     def __init__(
         self,
         world: World,
-        network: Network,
+        network: Carrier,
         group: Group,
         application: Callable[[State], Application],
         me: int,
         observer: Observer,
-        misbehaviour: Misbehaviour | None = None,
+        adversary: Adversary | None = None,
+        twin: str = "",
     ) -> None:
+        """`twin`: what tells apart two machines of one identity, if it is not empty."""
         self.world, self.network, self.group, self.me = world, network, group, me
         self._observer = observer
-        self.misbehaviour = misbehaviour
+        self.adversary = adversary
+        self.twin = twin
         self._application = application
         self.directory = SimulatedDirectory()
         self.skew = 0.0
         self.pause_until = 0.0
         self.boots = 0
         self.up = False
-        self._random: Random = world.stream(f"machine {me}")
+        self._random: Random = world.stream(f"machine {me}{twin}")
         network.attach(me, self._arrived)
+        self.on_heard: Callable[[int, bytes], None] = lambda sender, body: None
         self.on_up: Callable[[int], None] = lambda me: None
         self.on_down: Callable[[int], None] = lambda me: None
 
     @property
     def is_correct(self) -> bool:
         """Whether oracles hold it to the rules."""
-        return self.misbehaviour is None
+        return self.adversary is None and not self.twin
 
     # ---- life
 
@@ -144,7 +149,7 @@ class Machine:
             _LogPort(self, self._log), self._send, self._execute, self._answer, self._stable, self._on_evidence
         )
         self.host = Host(replica, SimulatedAuthentication(self.group, self.me), ports)
-        self.world.note(f"{self.me} starts, boot {self.boots}, {len(records)} records")
+        self.world.note(f"{self.me}{self.twin} starts, boot {self.boots}, {len(records)} records")
         for other in range(len(self.group.replicas)):
             if other != self.me:
                 replica.on_peer_up(other)
@@ -156,7 +161,7 @@ class Machine:
         """Power off: unsynced writes, and everything in memory, are lost."""
         self.up = False
         self.directory.crash(self.world.disks)
-        self.world.note(f"{self.me} crashes")
+        self.world.note(f"{self.me}{self.twin} crashes")
         if self.is_correct:
             self._observer.on_crash(self)
         self.on_down(self.me)
@@ -164,6 +169,18 @@ class Machine:
     def pause(self, seconds: float) -> None:
         """The process stands still; what arrives waits."""
         self.pause_until = self.world.now + seconds
+
+    def suspect(self) -> None:
+        """The view timer runs out now."""
+        self._set_time()
+        self.host.replica.suspicion.suspect_now()
+        self._run_tick()
+
+    def resign(self) -> None:
+        """About to be stopped, says its operator; in the end it is not."""
+        self._set_time()
+        self.host.replica.resign()
+        self._want_flush()
 
     # ---- events
 
@@ -175,25 +192,43 @@ class Machine:
             if self.up and self.boots == boot:
                 if self.world.now < self.pause_until:
                     self.world.after(self.pause_until - self.world.now, guarded)
-                else:
+                elif self.is_correct:
                     action()
+                else:
+                    self._carelessly(action)
 
         self.world.after(delay, guarded)
+
+    def _carelessly(self, action: Callable[[], None]) -> None:
+        """What others make of its lies may be impossible to a faulty machine, which knows only what it meant to say: it
+        ends there."""
+        try:
+            action()
+        except InvariantViolated as error:
+            self.world.note(f"{self.me}{self.twin} breaks: {error}")
+            self.up = False
+            self.on_down(self.me)
 
     def _arrived(self, sender: int, body: bytes) -> None:
         if self.up:
             self._soon(lambda: self._receive(sender, body))
 
     def _receive(self, sender: int, body: bytes) -> None:
+        self.on_heard(sender, body)
+        if self.adversary is not None and not self.adversary.hears(sender, body):
+            return
         self._set_time()
         self.host.receive(sender, body)
         self._want_flush()
 
     def _tick(self) -> None:
         self._set_time()
+        self._run_tick()
+        self._soon(self._tick, _TICK)
+
+    def _run_tick(self) -> None:
         self.host.tick(Conditions(self._random.random(), 0.002))
         self._flush()
-        self._soon(self._tick, _TICK)
 
     def _set_time(self) -> None:
         self.host.set_time(self.world.now, int((self.world.now + self.skew) * 1e6))
@@ -232,15 +267,25 @@ class Machine:
     def _send(self, to: int, body: bytes, message: Message) -> None:
         receivers = [i for i in range(len(self.group.replicas)) if i != self.me] if to == ALL else [to]
         for receiver in receivers:
-            if self.misbehaviour is not None:
-                for other, bent in self.misbehaviour.outgoing(receiver, message):
-                    self.network.send(self.me, other, body if bent is message else encode(bent))
+            if self.adversary is not None:
+                self._send_wrongly(self.adversary, receiver, body, message)
                 continue
             if not isinstance(message, (Reply, Refusal)):
-                self.world.note(f"{self.me}>{receiver} {describe(message)}")
+                self.world.note(f"{self.me}{self.twin}>{receiver} {describe(message)}")
             self.network.send(self.me, receiver, body)
         if self.is_correct:
             self._observer.on_send(self, to, message)
+
+    def _send_wrongly(self, adversary: Adversary, to: int, body: bytes, message: Message) -> None:
+        found = adversary.outgoing(to, message)
+        for sent in found:
+            if len(found) < _MASSES:
+                self.world.note(f"{self.me}~{sent.to} {describe(sent.message)}")
+            encoded = body if sent.message is message else encode(sent.message)
+            if sent.delay:
+                self._soon(lambda to=sent.to, late=encoded: self.network.send(self.me, to, late), sent.delay)  # type: ignore[misc]
+            else:
+                self.network.send(self.me, sent.to, encoded)
 
     def _execute(self, number: int, batch: Batch) -> Executed | None:
         if not self._jobs and self._random.random() < 0.5:
@@ -263,7 +308,7 @@ class Machine:
 
     def _run(self, number: int, batch: Batch) -> Executed:
         done = self.executor.execute(number, batch)
-        self.world.note(f"{self.me} executes {number} {batch.digest.hex()[:6]} ({len(batch.requests)})")
+        self.world.note(f"{self.me}{self.twin} executes {number} {batch.digest.hex()[:6]} ({len(batch.requests)})")
         if self.is_correct:
             self._observer.on_executed(self, batch, done)
         if number % self.group.tunables.checkpoint_interval == 0:
@@ -282,10 +327,10 @@ class Machine:
         if snapshot is not None and self._random.random() < 0.5:
             self._store.write(number, snapshot.meta(), snapshot.chunks())
             self.host.checkpoint_durable(number)
-            self.world.note(f"{self.me} has state {number} on disk")
+            self.world.note(f"{self.me}{self.twin} has state {number} on disk")
 
     def _on_evidence(self, evidence: Evidence) -> None:
-        self.world.note(f"{self.me} accuses {evidence.culprit}: {evidence.kind}")
+        self.world.note(f"{self.me}{self.twin} accuses {evidence.culprit}: {evidence.kind}")
         if self.is_correct:
             self._observer.on_evidence(self, evidence)
 

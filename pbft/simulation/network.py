@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from pbft.simulation.world import World
 
 Deliver = Callable[[int, bytes], None]
+
+
+class Carrier(Protocol):
+    """What a machine uses of the network."""
+
+    def attach(self, principal: int, deliver: Deliver) -> None:
+        """Messages for `principal` go to `deliver(sender, body)`."""
+
+    def send(self, sender: int, receiver: int, body: bytes) -> None:
+        """Maybe deliver, some time later."""
 
 
 @dataclass(slots=True)
@@ -31,6 +42,8 @@ class Network:
         self._receivers: dict[int, Deliver] = {}
         self._cut: dict[tuple[int, int], bool] = {}
         self.carried = 0
+        self.tap: Callable[[int, int, bytes], None] | None = None
+        """Overhears everything that is sent: `tap(sender, receiver, body)`."""
 
     def attach(self, principal: int, deliver: Deliver) -> None:
         """Messages for `principal` go to `deliver(sender, body)`."""
@@ -52,6 +65,8 @@ class Network:
     def send(self, sender: int, receiver: int, body: bytes) -> None:
         """Maybe deliver, once or twice, some time later."""
         world, weather, random = self._world, self.weather, self._world.network
+        if self.tap is not None:
+            self.tap(sender, receiver, body)
         if (sender, receiver) in self._cut or random.random() < weather.loss:
             return
         for _ in range(2 if random.random() < weather.duplication else 1):

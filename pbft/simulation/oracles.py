@@ -10,11 +10,31 @@ from dataclasses import dataclass
 from pbft.batch import Batch
 from pbft.config import Quorums
 from pbft.execution.results import Executed
-from pbft.messages import Checkpoint, Commit, Message, Prepare, PrePrepare, Reply
+from pbft.messages import (
+    Checkpoint,
+    Commit,
+    Message,
+    NewView,
+    Prepare,
+    PrePrepare,
+    Reply,
+    ViewChange,
+    decode,
+    encode,
+)
 from pbft.protocol.delivery import CLAIM_AHEAD, MAX_AT_EXECUTOR
 from pbft.protocol.effects import Evidence, InvariantViolated
-from pbft.protocol.records import Accepted, Executing, OwnCheckpoint, Prepared, Record, StableCertificate
-from pbft.simulation.adversaries import FORGED
+from pbft.protocol.records import (
+    Accepted,
+    Entered,
+    Executing,
+    Left,
+    OwnCheckpoint,
+    Prepared,
+    Record,
+    StableCertificate,
+)
+from pbft.simulation.bad_client import FORGED
 from pbft.simulation.machine import Machine
 from pbft.simulation.world import Violation
 
@@ -125,6 +145,58 @@ class DurableVotes(Oracle):
             raise Violation("durable before said", f"replica {machine.me} sends {kind} {number} that no disk holds")
         if self._said.setdefault((machine.me, kind, view, number), digest) != digest:
             raise Violation("no contradiction", f"replica {machine.me} sends two different {kind} at {number}")
+
+
+class Views(Oracle):
+    """A view is left by one VIEW-CHANGE, begun by one NEW-VIEW, both on disk first; nobody votes in a view that it has
+    left. Rules 1.3, 1.5, 1.12"""
+
+    def __init__(self) -> None:
+        self._unsynced: dict[int, dict[int, Left | Entered]] = {}
+        self._durable: dict[int, dict[bytes, bool]] = {}
+        self._left: dict[tuple[int, int], bytes] = {}
+        self._begun: dict[tuple[int, int], bytes] = {}
+        self._entered: dict[tuple[int, int], bytes] = {}
+        self._newest: dict[int, int] = {}
+
+    def on_record(self, machine: Machine, position: int, record: Record) -> None:
+        """Remember until it is durable."""
+        if isinstance(record, (Left, Entered)):
+            self._unsynced.setdefault(machine.me, {})[position] = record
+
+    def on_crash(self, machine: Machine) -> None:
+        """Unsynced records never were."""
+        self._unsynced.pop(machine.me, None)
+
+    def on_durable(self, machine: Machine, position: int) -> None:
+        """These bind."""
+        waiting = self._unsynced.get(machine.me, {})
+        for p in [p for p in waiting if p <= position]:
+            record = waiting.pop(p)
+            if isinstance(record, Left):
+                message: ViewChange | NewView = record.view_change[0]
+            else:
+                found = decode(record.new_view)
+                assert isinstance(found, NewView)
+                message = found
+                if self._entered.setdefault((machine.me, message.view), record.new_view) != record.new_view:
+                    raise Violation("one new view", f"replica {machine.me} enters view {message.view} twice")
+            self._durable.setdefault(machine.me, {})[encode(message)] = True
+
+    def on_send(self, machine: Machine, to: int, message: Message) -> None:
+        """Own signed messages, and votes."""
+        me = machine.me
+        if isinstance(message, (ViewChange, NewView)) and message.sender == me:
+            if encode(message) not in self._durable.get(me, {}):
+                raise Violation("durable before said", f"replica {me} sends {type(message).__name__} {message.view}")
+            said = self._left if isinstance(message, ViewChange) else self._begun
+            if said.setdefault((me, message.view), encode(message)) != encode(message):
+                raise Violation("no contradiction", f"replica {me} signs two {type(message).__name__} {message.view}")
+            self._newest[me] = max(self._newest.get(me, 0), message.view)
+        elif isinstance(message, (PrePrepare, Prepare, Commit)) and message.view < self._newest.get(me, 0):
+            raise Violation(
+                "left views", f"replica {me} votes in view {message.view} after it left for {self._newest[me]}"
+            )
 
 
 class DurableReplies(Oracle):

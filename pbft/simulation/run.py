@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
-from random import Random
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from pbft.config import Tunables
-from pbft.misbehaviour import MISBEHAVIOURS
+from pbft.misbehaviour import Adversary, make
 from pbft.protocol.effects import InvariantViolated
 from pbft.simulation import oracles
-from pbft.simulation.adversaries import ActiveReplica, BadClient
-from pbft.simulation.keys import client_principal, group_of
+from pbft.simulation.adversaries import ActiveReplica
+from pbft.simulation.bad_client import BadClient
+from pbft.simulation.keys import client_principal, group_of, signature
 from pbft.simulation.machine import Machine
-from pbft.simulation.network import Network, Weather
+from pbft.simulation.network import Network
+from pbft.simulation.scenario import Scenario
 from pbft.simulation.services import SERVICES
+from pbft.simulation.twins import Twins
 from pbft.simulation.workload import SimulatedClient
 from pbft.simulation.world import START, Violation, World
 
@@ -24,108 +26,6 @@ CALM_SECONDS = 40.0
 
 PROMPT_SECONDS = 0.6
 """No call takes longer in a run without faults: slow disks, and nothing sent twice."""
-
-FAULTS = ("weather", "crash", "stop", "partition", "pause", "skew", "replica", "client", "restart-client")
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """Everything that a run does follows from these values and the seed."""
-
-    seed: int
-    app: str = "counter"
-    n: int = 4
-    clients: int = 2
-    callers: int = 3
-    operations: int = 30
-    """Per client."""
-    interval: int = 4
-    window: int = 8
-    pipeline: int = 4
-    sessions: int = 2
-    fault_seconds: float = 2.0
-    weather: Weather = field(default_factory=Weather)
-    crashes: int = 0
-    power_cuts: int = 0
-    partitions: int = 0
-    pauses: int = 0
-    skew: float = 0.0
-    adversary: str = ""
-    faulty: int = 0
-    """Which replica misbehaves, or stops for ever."""
-    stops: bool = False
-    """The faulty replica is switched off once, and not on again."""
-    bad_client: bool = False
-    client_restarts: int = 0
-
-    @classmethod
-    def draw(
-        cls, seed: int, n: int | None = None, faults: Collection[str] = FAULTS, app: str | None = None
-    ) -> Scenario:
-        """Swarm testing: each run has its own mix of faults, many have few."""
-        random = Random(f"scenario {seed}")
-
-        def maybe(fault: str, probability: float) -> bool:
-            wanted = random.random() < probability
-            return wanted and fault in faults
-
-        weather = Weather()
-        if maybe("weather", 0.6):
-            weather = Weather(
-                delay=random.choice((0.0005, 0.001, 0.01)),
-                spread=random.choice((0.0005, 0.002, 0.02)),
-                loss=random.choice((0.0, 0.01, 0.05, 0.2)),
-                duplication=random.choice((0.0, 0.02, 0.2)),
-                straggling=random.choice((0.0, 0.01)),
-            )
-        interval = random.choice((2, 3, 4, 8))
-        return cls(
-            seed=seed,
-            app=app or random.choice(("counter", "counter", "kv")),
-            n=n or random.choice((4, 4, 4, 5, 6, 7)),
-            clients=random.randint(1, 3),
-            callers=random.randint(1, 5),
-            operations=random.choice((10, 20, 40)),
-            interval=interval,
-            window=interval * random.choice((2, 3)),
-            pipeline=random.choice((1, 2, 4, 8)),
-            sessions=random.choice((1, 2, 4)),
-            weather=weather,
-            crashes=random.randint(1, 4) if maybe("crash", 0.5) else 0,
-            power_cuts=random.randint(1, 2) if maybe("crash", 0.25) else 0,
-            partitions=random.randint(1, 3) if maybe("partition", 0.3) else 0,
-            pauses=random.randint(1, 3) if maybe("pause", 0.3) else 0,
-            skew=random.choice((0.2, 3.0)) if maybe("skew", 0.2) else 0.0,
-            adversary=random.choice(sorted(MISBEHAVIOURS)) if maybe("replica", 0.5) else "",
-            faulty=random.choice((0, 0, 1, 2, 3)),
-            stops=maybe("stop", 0.2),
-            bad_client=maybe("client", 0.3),
-            client_restarts=random.randint(1, 3) if maybe("restart-client", 0.25) else 0,
-        )
-
-    @property
-    def is_quiet(self) -> bool:
-        """No fault at all."""
-        quiet = Scenario(0)
-        names = ("weather", "crashes", "power_cuts", "partitions", "pauses", "skew", "adversary", "bad_client", "stops")
-        return all(getattr(self, name) == getattr(quiet, name) for name in (*names, "client_restarts"))
-
-    def smaller(self) -> list[Scenario]:
-        """Simpler scenarios to try when this one fails: each takes one thing away."""
-        found = [
-            replace(self, **{name: 0})  # type: ignore[arg-type]
-            for name in ("crashes", "power_cuts", "partitions", "pauses", "skew", "client_restarts")
-            if getattr(self, name)
-        ]
-        found += [replace(self, adversary="")] if self.adversary else []
-        found += [replace(self, stops=False)] if self.stops else []
-        found += [replace(self, bad_client=False)] if self.bad_client else []
-        found += [replace(self, weather=Weather())] if self.weather != Weather() else []
-        found += [replace(self, clients=1)] if self.clients > 1 else []
-        found += [replace(self, callers=1)] if self.callers > 1 else []
-        found += [replace(self, operations=self.operations // 2)] if self.operations > 2 else []
-        found += [replace(self, n=4)] if self.n > 4 else []
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,50 +57,80 @@ class Run:
             pipeline_depth=s.pipeline,
             sessions_per_client=s.sessions,
             status_interval=100,
-            view_timeout=500,
+            view_timeout=s.timeout,
             view_timeout_max=8000,
+            proposal_gap_max=s.gap,
+            fairness_batches=8,
             batch_max_bytes=4096,
             operation_max_bytes=1024,
         )
         self.group = group_of(s.n, s.clients + 1, tunables)
         quorums = self.group.quorums
-        faulty = (s.faulty,) if s.adversary or s.stops else ()
-        watchers = (
-            oracles.Agreement(),
-            oracles.Validity(),
-            oracles.DurableVotes(),
-            oracles.DurableReplies(quorums, len(faulty)),
-            oracles.Certificates(quorums),
-            oracles.Bounds(),
-            oracles.Accusations(faulty),
-        )
-        observer = oracles.All(watchers)
-        self.machines = [
-            Machine(
-                self.world,
-                self.network,
-                self.group,
-                self.service.application,
-                i,
-                observer,
-                MISBEHAVIOURS[s.adversary](i, self.group, self.world.adversary)
-                if i in faulty and s.adversary
-                else None,
+        self.faulty = s.all_faulty
+        self._observer = oracles.All(
+            (
+                oracles.Agreement(),
+                oracles.Validity(),
+                oracles.DurableVotes(),
+                oracles.Views(),
+                oracles.DurableReplies(quorums, len(self.faulty)),
+                oracles.Certificates(quorums),
+                oracles.Bounds(),
+                oracles.Accusations(self.faulty),
             )
-            for i in range(s.n)
-        ]
+        )
+        self.machines = [self._machine(i) for i in range(s.n)]
+        self.twins: Twins | None = None
+        if s.twin:
+            self._divide(s.faulty % s.n)
         self.clients = [
             SimulatedClient(
                 self.world, self.network, self.group, i, self.service, s.callers, s.operations, s.fault_seconds
             )
             for i in range(s.clients)
         ]
-        self.faulty = faulty
         self.stopped: int | None = None
-        forging = faulty if s.adversary else ()
-        self.active = [ActiveReplica(self.world, self.network, self.group, i, self._seen) for i in forging]
+        self.active = [self._active(i) for i in s.misbehaving] if s.forges else []
         bad = client_principal(s.clients)
         self.bad = [BadClient(self.world, self.network, self.group, bad, client_principal(0))] if s.bad_client else []
+
+    def _machine(self, me: int) -> Machine:
+        misbehaviours = self.scenario.misbehaving
+        adversary = self._adversary(me) if me in misbehaviours else None
+        return Machine(self.world, self.network, self.group, self.service.application, me, self._observer, adversary)
+
+    def _adversary(self, me: int) -> Adversary:
+        collude = self.scenario.collude
+        random = self.world.adversary if collude else self.world.stream(f"adversary {me}")
+        name = self.scenario.misbehaving[me]
+        return make(name, me, self.group, random, lambda body: signature(me, body, 160))
+
+    def _divide(self, me: int) -> None:
+        """Replica `me` runs twice."""
+        self.twins = Twins(self.world, self.network, me)
+        application = self.service.application
+        pair = [
+            Machine(
+                self.world,
+                self.twins.port(),
+                self.group,
+                application,
+                me,
+                self._observer,
+                self._adversary(me) if me in self.scenario.misbehaving else None,
+                twin,
+            )
+            for twin in "ab"
+        ]
+        self.machines[me : me + 1] = pair
+
+    def _active(self, me: int) -> ActiveReplica:
+        random = self.world.stream(f"forger {me}")
+        active = ActiveReplica(self.world, self.network, self.group, me, random, self._seen)
+        for machine in self.machines:
+            if machine.me == me:
+                machine.on_heard = active.capture
+        return active
 
     @property
     def hostile(self) -> list[ActiveReplica | BadClient]:
@@ -212,8 +142,10 @@ class Run:
         """Machines that oracles hold to the rules."""
         return [m for m in self.machines if m.me not in self.faulty]
 
-    def _seen(self) -> int:
-        return max((m.host.replica.delivery.executed for m in self.machines if m.up), default=0)
+    def _seen(self) -> tuple[int, int]:
+        replicas = [m.host.replica for m in self.correct if m.up]
+        view = max((r.core.view for r in replicas), default=0)
+        return view, max((r.delivery.executed for r in replicas), default=0)
 
     # ---- the run
 
@@ -230,6 +162,8 @@ class Run:
             client.begin()
         for adversary in self.hostile:
             adversary.begin()
+        if self.twins is not None:
+            self.twins.begin()
         self._plan_faults()
         world.run(START + s.fault_seconds)
         self._calm()
@@ -243,6 +177,8 @@ class Run:
             client.link_up(me)
 
     def _link_down(self, me: int) -> None:
+        if any(m.up for m in self.machines if m.me == me):
+            return  # its twin is there
         for client in self.clients:
             client.link_down(me)
 
@@ -254,7 +190,7 @@ class Run:
             world.after(random.uniform(0.05, end), action)  # type: ignore[arg-type]
 
         if s.stops:
-            at(lambda: self._stop(self.machines[s.faulty]))
+            at(lambda: self._stop(s.faulty % s.n))
         for _ in range(s.crashes):
             machine = random.choice(self.machines)
             at(lambda m=machine: self._crash([m]))
@@ -265,14 +201,17 @@ class Run:
         for _ in range(s.pauses):
             machine, length = random.choice(self.machines), random.uniform(0.05, 1.0)
             at(lambda m=machine, seconds=length: m.pause(seconds))
+        for _ in range(s.false_alarms):
+            at(self._alarm)
         for _ in range(s.client_restarts):
             client = random.choice(self.clients)
             at(client.restart)
 
-    def _stop(self, machine: Machine) -> None:
-        self.stopped = machine.me
-        if machine.up:
-            machine.crash()
+    def _stop(self, me: int) -> None:
+        self.stopped = me
+        for machine in self.machines:
+            if machine.me == me and machine.up:
+                machine.crash()
 
     def _crash(self, machines: list[Machine]) -> None:
         for machine in machines:
@@ -298,6 +237,20 @@ class Run:
                     self.network.cut(b, a)
         self.world.after(random.uniform(0.1, 0.8), self.network.heal)
 
+    def _alarm(self) -> None:
+        """Timers are right at no time that anybody could rely on, so they may run out at any time."""
+        random = self.world.faults
+        up = [m for m in self.machines if m.up]
+        if random.random() < 0.3:
+            self.world.note("whoever is primary resigns")
+            for machine in up:
+                machine.resign()
+            return
+        nervous = random.sample(up, random.randint(min(len(up), self.group.quorums.weak), len(up)))
+        self.world.note(f"false alarm at {sorted(m.me for m in nervous)}")
+        for machine in nervous:
+            machine.suspect()
+
     def _calm(self) -> None:
         self.world.note("faults end")
         self.network.calm()
@@ -314,12 +267,10 @@ class Run:
         return min(executed) == max(executed)
 
     def _why_unfinished(self) -> str:
-        parts = [
-            f"{m.me}: {m.host.replica.delivery.executed}/{m.host.replica.core.log.low}" if m.up else f"{m.me}: down"
-            for m in self.machines
-        ]
+        parts = [f"{m.me}{m.twin}: {_standing(m)}" for m in self.machines]
         waiting = [f"client {c.principal & 0xFF}: {len(c._calls)} calls" for c in self.clients if not c.is_done]
-        return f"not finished {CALM_SECONDS:.0f} s after the faults; executed/stable {', '.join(parts)}; {waiting}"
+        told = f"executed/stable/view/promised {', '.join(parts)}; {waiting}"
+        return f"not finished {CALM_SECONDS:.0f} s after the faults; {told}"
 
     def _check_end(self) -> None:
         calls = [call for client in self.clients for call in client.ended]
@@ -329,6 +280,13 @@ class Run:
             if self.scenario.is_quiet and call.ended - call.begun > PROMPT_SECONDS:
                 raise Violation("promptness", f"nothing was wrong, and a call took {call.ended - call.begun:.2f} s")
         self.service.check(calls, self.correct[0].executor.application)
+
+
+def _standing(machine: Machine) -> str:
+    if not machine.up:
+        return "down"
+    log = machine.host.replica.core.log
+    return f"{machine.host.replica.delivery.executed}/{log.low}/{log.view}/{log.promised}"
 
 
 def simulate(scenario: Scenario, echo: Callable[[str], None] | None = None) -> Outcome:

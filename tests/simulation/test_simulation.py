@@ -9,7 +9,8 @@ import pytest
 from pbft.cli.main import main
 from pbft.simulation.command import command_of
 from pbft.simulation.mutants import MUTANTS, applied, hunt
-from pbft.simulation.run import Scenario, shrink, simulate
+from pbft.simulation.run import shrink, simulate
+from pbft.simulation.scenario import Scenario
 
 QUICK = {
     "own-vote-twice": 2,

@@ -1,14 +1,8 @@
-"""Seeded bugs that prove the simulator: each breaks one rule of the production code, and some oracle must notice.
-
-A mutant replaces one function for the length of a run. `pbft simulate --mutants` prints which oracle caught which, and
-after how many runs.
-"""
+"""Seeded bugs in the normal case, in execution, storage and clients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from pbft.client.collector import Collector
@@ -27,29 +21,7 @@ from pbft.protocol.retransmission import Retransmission
 from pbft.protocol.sessions import SessionMirror, Verdict
 from pbft.protocol.votes import Votes
 from pbft.simulation.keys import SimulatedAuthentication
-from pbft.simulation.run import Outcome, Scenario, simulate
-
-Patch = tuple[Any, str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One broken rule."""
-
-    name: str
-    breaks: str
-    patches: Callable[[], list[Patch]]
-
-
-@contextmanager
-def applied(mutant: Mutant) -> Iterator[None]:
-    """Replace, and put back at the end."""
-    with ExitStack() as stack:
-        for owner, name, value in mutant.patches():
-            original = owner.__dict__[name]
-            stack.callback(setattr, owner, name, original)
-            setattr(owner, name, value)
-        yield
+from pbft.simulation.mutants.base import Mutant, Patch
 
 
 def _smaller_quorum() -> list[Patch]:
@@ -301,7 +273,7 @@ def _stable_too_early() -> list[Patch]:
     return [(Checkpoints, "_count", broken)]
 
 
-MUTANTS = (
+NORMAL_CASE = (
     Mutant("quorum-too-small", "q is one too small everywhere", _smaller_quorum),
     Mutant("own-vote-twice", "the own vote counts twice", _own_vote_twice),
     Mutant("own-vote-undurable", "the own vote counts before it is on disk", _own_vote_before_durable),
@@ -331,13 +303,3 @@ MUTANTS = (
     Mutant("no-status", "nothing is retransmitted between replicas", _no_status),
     Mutant("waiting-dropped", "messages that waited for the disk are lost", _sends_dropped),
 )
-
-
-def hunt(mutant: Mutant, most: int, first: int = 0) -> tuple[int, Outcome | None]:
-    """(runs needed, the outcome that caught it), or None after `most` runs."""
-    with applied(mutant):
-        for count in range(1, most + 1):
-            outcome = simulate(Scenario.draw(first + count))
-            if outcome.kind:
-                return count, outcome
-    return most, None

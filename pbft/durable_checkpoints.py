@@ -1,0 +1,69 @@
+"""When a stable state goes to disk: by log bytes and time, in a thread, one at a time. Rule 1.6.
+
+A protocol checkpoint is agreed every K batches; a durable one costs a write of the state, and lets the log below it go.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import trio
+
+from pbft.config import Tunables
+from pbft.executor_thread import ExecutorThread
+from pbft.host import Host
+from pbft.storage.checkpoints import CheckpointStore
+
+log = logging.getLogger("pbft.node")
+
+
+class DurableCheckpoints:
+    """Of one replica."""
+
+    def __init__(
+        self, me: int, tunables: Tunables, host: Host, executor: ExecutorThread, store: CheckpointStore | None
+    ) -> None:
+        """`store`: None for a volatile replica, which writes none."""
+        self._me = me
+        self._tunables = tunables
+        self._host = host
+        self._executor = executor
+        self._store = store
+        self._due = time.monotonic() + tunables.durable_checkpoint_interval
+        self._logged_before = 0
+        self._is_writing = False
+        self._to_write: trio.MemorySendChannel[int] | None = None
+
+    def on_stable(self, number: int) -> None:
+        """State `number` is stable: write it if it is time, and it is still kept."""
+        if self._is_writing or self._to_write is None:
+            return
+        logged = self._host.bytes_logged - self._logged_before
+        if time.monotonic() < self._due and logged < self._tunables.durable_checkpoint_bytes:
+            return
+        if self._executor.snapshot(number) is not None and self._host.replica.core.outbox.position:
+            self._is_writing = True
+            self._to_write.send_nowait(number)
+
+    async def run(self) -> None:
+        """Write what is due, until cancelled."""
+        store = self._store
+        if store is None:
+            return
+        self._to_write, numbers = trio.open_memory_channel[int](1)
+        async for number in numbers:
+            snapshot = self._executor.snapshot(number)
+            self._logged_before = self._host.bytes_logged
+            self._due = time.monotonic() + self._tunables.durable_checkpoint_interval
+            if snapshot is not None:
+                try:
+                    await trio.to_thread.run_sync(
+                        lambda s=snapshot, n=number: store.write(n, s.meta(), s.chunks())  # type: ignore[misc]
+                    )
+                except OSError as error:
+                    log.error("replica %d: no durable checkpoint %d: %s", self._me, number, error)
+                else:
+                    self._host.checkpoint_durable(number)
+                    self._host.flush()
+            self._is_writing = False

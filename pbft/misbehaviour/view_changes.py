@@ -1,0 +1,215 @@
+"""Lies about the past in VIEW-CHANGEs, and needless or missing view changes."""
+
+from __future__ import annotations
+
+from pbft.batch import NULL_DIGEST
+from pbft.messages import Message, NewView, Status, Suspect, ViewChange
+from pbft.misbehaviour.base import (
+    GENESIS_DIGEST,
+    Captive,
+    Misbehaviour,
+    Outgoing,
+    Sent,
+    forget_oldest,
+    is_replica,
+)
+from pbft.misbehaviour.votes import Withholding
+
+_VIEWS = 64
+
+
+class SilentViewChange(Withholding):
+    """Never complains and never leaves: no SUSPECT, no VIEW-CHANGE."""
+
+    name = "silent-view-change"
+    withheld = (Suspect, ViewChange)
+
+
+class Testifying(Misbehaviour):
+    """Bends its own VIEW-CHANGE, sealed again, wherever it stands: one lie per view and side."""
+
+    def __init__(self, captive: Captive) -> None:
+        super().__init__(captive)
+        self._told: dict[tuple[int, int], ViewChange] = {}
+        self._names_lie: dict[int, bool] = {}
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """The lie, not sealed yet."""
+        raise NotImplementedError
+
+    def side(self, to: int) -> int:
+        """Replicas of one side are told one thing; side 0 the truth if there are several."""
+        return 1
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """A NEW-VIEW of its own names now the lie, now the truth."""
+        if isinstance(message, ViewChange) and message.sender == self.me:
+            return [Sent(to, self._lie(to, message))]
+        if isinstance(message, NewView) and message.sender == self.me and is_replica(to):
+            names_lie = self._names_lie.setdefault(message.view, self.random.random() < 0.5)
+            forget_oldest(self._names_lie, _VIEWS)
+            return [Sent(to, self._naming(to, message) if names_lie else message)]
+        return [Sent(to, message)]
+
+    def _lie(self, to: int, message: ViewChange) -> ViewChange:
+        side = self.side(to)
+        if side == 0:
+            return message
+        if (message.view, side) not in self._told:
+            self._told[message.view, side] = self.captive.sealed(self.bent(message))
+            forget_oldest(self._told, _VIEWS)
+        return self._told[message.view, side]
+
+    def _naming(self, to: int, message: NewView) -> NewView:
+        found = tuple(self._lie(to, m) if m.sender == self.me else m for m in message.view_changes)
+        return self.captive.sealed(
+            message._replace(named=tuple((m.sender, m.digest) for m in found), view_changes=found)
+        )
+
+    def some_view(self, below: int) -> int:
+        """A view to lie about, mostly the highest that is believable."""
+        return self.random.choice((below - 1, below - 1, self.random.randrange(below)))
+
+    def some_digest(self) -> bytes:
+        """Of NULL, of a batch that exists, or of nothing at all."""
+        return self.random.choice((NULL_DIGEST, self.random.randbytes(32), *list(self.captive.digests)[-4:]))
+
+    def numbers(self, message: ViewChange) -> list[int]:
+        """Numbers inside the window, half of them."""
+        window = range(message.low + 1, message.low + self.group.tunables.log_window + 1)
+        return [n for n in window if self.random.random() < 0.5]
+
+
+class ForgedPrepared(Testifying):
+    """Claims to have prepared, in high views, what nobody proposed or what others lost; with or without a Q entry."""
+
+    name = "forged-prepared"
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """P entries at half of the numbers of the window."""
+        p = {n: (d, v) for n, d, v in message.prepared}
+        q = {(n, d): v for n, d, v in message.preprepared}
+        supported = self.random.random() < 0.5
+        for number in self.numbers(message):
+            digest, view = self.some_digest(), self.some_view(message.view)
+            p[number] = digest, view
+            if supported:
+                q[number, digest] = view
+        return _with(message, p, q)
+
+
+class ForgedPreprepared(Testifying):
+    """Claims to have pre-prepared everything anywhere in the highest view, so that any forged P entry finds support."""
+
+    name = "forged-preprepared"
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """Q entries for all digests that it knows of, and for some that do not exist."""
+        q = {(n, d): v for n, d, v in message.preprepared}
+        known = (NULL_DIGEST, self.random.randbytes(32), *self.captive.digests)
+        for number in self.numbers(message):
+            for digest in known:
+                q[number, digest] = message.view - 1
+        return _with(message, {n: (d, v) for n, d, v in message.prepared}, q)
+
+
+class ForgetfulViewChange(Testifying):
+    """Testifies that it has prepared and pre-prepared nothing, sometimes as if it stood at the very beginning."""
+
+    name = "forgetful-view-change"
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """Empty P and Q."""
+        if self.random.random() < 0.5:
+            message = message._replace(low=0, checkpoints=((0, GENESIS_DIGEST),))
+        return message._replace(prepared=(), preprepared=())
+
+
+class FalseTestimony(Testifying):
+    """Names checkpoints that nobody has, above and at its own low watermark."""
+
+    name = "false-testimony"
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """A state that does not exist, at h, at h+K, or far ahead; or a low watermark far ahead."""
+        k, random = self.group.tunables.checkpoint_interval, self.random
+        c = dict(message.checkpoints)
+        low = random.choice((message.low, message.low, message.low + k, message.low + 1000 * k))
+        c = {n: d for n, d in c.items() if n >= low}
+        for number in (low, low + k, low + random.randrange(1, 1000) * k):
+            if number == low or random.random() < 0.5:
+                c[number] = random.choice((c.get(number), None)) or random.randbytes(32)
+        bent = message._replace(low=low, checkpoints=tuple(sorted(c.items())))
+        if low == message.low:
+            return bent
+        return bent._replace(prepared=(), preprepared=())
+
+
+class TwoViewChanges(ForgedPrepared):
+    """Signs two VIEW-CHANGEs for one view: the true one for some, an empty or forged one for the rest."""
+
+    name = "two-view-changes"
+
+    def __init__(self, captive: Captive) -> None:
+        super().__init__(captive)
+        backups = captive.backups()
+        self._deceived = frozenset(backups[: self.random.randint(1, len(backups) - 1)])
+
+    def side(self, to: int) -> int:
+        """Always the same ones are deceived."""
+        return int(to in self._deceived)
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """Empty or forged."""
+        if self.random.random() < 0.5:
+            return message._replace(prepared=(), preprepared=())
+        return super().bent(message)
+
+
+class HighViews(Misbehaviour):
+    """Suspects and leaves for views that lie ahead, near and very far."""
+
+    name = "high-views"
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """With each STATUS."""
+        if not isinstance(message, Status):
+            return [Sent(to, message)]
+        random, view = self.random, self.captive.promised
+        far = view + random.choice((1, 2, self.captive.quorums.n, 1000, 1 << 40))
+        return [
+            Sent(to, message),
+            Sent(to, Suspect(random.choice((far, view + 1, (1 << 64) - 1)))),
+            Sent(to, self.captive.view_change(far)),
+        ]
+
+
+class Suspecting(Misbehaviour):
+    """Suspects every view from its beginning, all the time."""
+
+    name = "suspecting"
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """With each STATUS, and with one in four other messages."""
+        if not is_replica(to) or (not isinstance(message, Status) and self.random.random() < 0.75):
+            return [Sent(to, message)]
+        return [Sent(to, message), Sent(to, Suspect(self.captive.promised))]
+
+
+class Resigning(Misbehaviour):
+    """Leaves its view as soon as it is primary."""
+
+    name = "resigning"
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """A VIEW-CHANGE goes along with whatever the new primary says."""
+        if not self.captive.is_primary or not is_replica(to):
+            return [Sent(to, message)]
+        return [Sent(to, message), Sent(to, self.captive.view_change(self.captive.promised + 1))]
+
+
+def _with(message: ViewChange, p: dict[int, tuple[bytes, int]], q: dict[tuple[int, bytes], int]) -> ViewChange:
+    return message._replace(
+        prepared=tuple((n, d, v) for n, (d, v) in sorted(p.items())),
+        preprepared=tuple((n, d, v) for (n, d), v in sorted(q.items())),
+    )

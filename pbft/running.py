@@ -1,0 +1,120 @@
+"""`run_replica`: from files to a running replica, and its clean end."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import trio
+
+from pbft.authentication import signer
+from pbft.config import ConfigError
+from pbft.config_file import Address, ClusterConfig
+from pbft.crypto import PrivateKey, SigningIdentity, read_private_key
+from pbft.misbehaviour import make
+from pbft.node import Node
+from pbft.startup import Started, start_replica
+
+log = logging.getLogger("pbft.node")
+
+
+async def run_replica(
+    config: ClusterConfig,
+    me: int,
+    *,
+    data: Path | None = None,
+    listen: Address | None = None,
+    peers: Mapping[int, Address] | None = None,
+    volatile: bool = False,
+    adversary: str | None = None,
+) -> int:
+    """One replica until SIGTERM or SIGINT; returns the exit code.
+
+    Raises `pbft.config.ConfigError`, `pbft.crypto.KeyFileError`, `pbft.storage.StorageError` and OSError, each with one
+    sentence for the operator.
+    """
+    from pbft.cli.applications import application_of
+
+    application = application_of(config)
+    key = _own_key(config, me)
+    identity = SigningIdentity(key, config.group.cluster, me, 0)
+    misbehaviour = make(adversary, me, config.group, random.Random(me), signer(identity)) if adversary else None
+    token = trio.lowlevel.current_trio_token()
+    node: Node | None = None
+
+    def on_durable(position: int) -> None:
+        if node is not None:
+            node.on_durable(position)
+
+    def on_disk_error(error: OSError) -> None:
+        if node is not None:
+            node.on_disk_error(error)
+
+    folder = data or config.data_directory(me)
+    started = await trio.to_thread.run_sync(
+        lambda: start_replica(
+            config.group,
+            me,
+            application,
+            signer(identity),
+            os.urandom(16),
+            data=folder,
+            token=config.token_path(me),
+            volatile=volatile,
+            on_durable=on_durable,
+            on_disk_error=on_disk_error,
+        )
+    )
+    entry = config.replicas[me]
+    addresses = {r.id: r.address for r in config.replicas} | dict(peers or {})
+    node = Node(
+        config,
+        me,
+        key,
+        started,
+        listen=listen or entry.address,
+        peers=addresses,
+        volatile=volatile,
+        misbehaviour=misbehaviour,
+        token=token,
+        evidence=folder / "evidence",
+    )
+    if misbehaviour is not None:
+        log.warning("replica %d MISBEHAVES ON PURPOSE: %s", me, adversary)
+    if started.replica.core.halted:
+        log.warning("replica %d does not vote: %s", me, started.replica.core.halted)
+    return await _until_told(node, started, me, entry.admin)
+
+
+def _own_key(config: ClusterConfig, me: int) -> PrivateKey:
+    path = config.replica_key_path(me)
+    key = read_private_key(path)
+    if key.public != config.replicas[me].key:
+        raise ConfigError(f"{path} is not the private key of replica[{me}].key in {config.path}; copy that one")
+    return key
+
+
+async def _until_told(node: Node, started: Started, me: int, admin: Address) -> int:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    try:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(node.run, admin)
+                status = started.replica.status()
+                log.info("replica %d is up: view %d, executed %d", me, status.view, status.last_executed)
+                number = await anext(aiter(signals))
+                # SIGTERM stops one replica while the others go on; Ctrl-C, and the end of `pbft up`, stop all of them,
+                # and a view change would only be in the way.
+                await node.drain(resign=number == signal.SIGTERM)
+                nursery.cancel_scope.cancel()
+    finally:
+        complete = node.close()
+    log.info("replica %d stopped%s", me, "" if complete else "; not everything reached the disk")
+    return 0

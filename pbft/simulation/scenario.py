@@ -1,0 +1,178 @@
+"""What a run does: sizes, weather, faults, adversaries. Everything follows from these values and the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from pbft.config import Quorums
+from pbft.misbehaviour import MISBEHAVIOURS, split
+from pbft.simulation.network import Weather
+
+FAULTS = (
+    *("weather", "crash", "stop", "partition", "pause", "skew", "alarm", "replica", "twin", "client"),
+    "restart-client",
+)
+_COUNTS = ("crashes", "power_cuts", "partitions", "pauses", "skew", "false_alarms", "client_restarts")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A configuration, the faults that come to it, and who misbehaves."""
+
+    seed: int
+    app: str = "counter"
+    n: int = 4
+    clients: int = 2
+    callers: int = 3
+    operations: int = 30
+    """Per client."""
+    interval: int = 4
+    window: int = 8
+    pipeline: int = 4
+    sessions: int = 2
+    fault_seconds: float = 2.0
+    weather: Weather = field(default_factory=Weather)
+    crashes: int = 0
+    power_cuts: int = 0
+    partitions: int = 0
+    pauses: int = 0
+    skew: float = 0.0
+    timeout: int = 500
+    """First view timeout in milliseconds; a short one makes correct replicas suspect correct primaries."""
+    gap: int = 1500
+    """Longest pause between proposals, in milliseconds, that backups put up with."""
+    false_alarms: int = 0
+    """How often replicas suspect their primary for nothing, or a primary resigns."""
+    adversary: str = ""
+    """Misbehaviours of the faulty replica, joined by "+"."""
+    faulty: int = 0
+    """Which replica misbehaves, has a twin, or stops for ever."""
+    accomplice: str = ""
+    """Misbehaviours of a second one, where two may be faulty. The same as `adversary`: both share what they draw."""
+    second: int = 1
+    """Which replica that is."""
+    forges: bool = False
+    """Misbehaving replicas make up messages besides."""
+    twin: bool = False
+    """The faulty replica runs twice: one identity, two disks, and each peer reaches one of them, or both."""
+    stops: bool = False
+    """The faulty replica is switched off once, and not on again."""
+    bad_client: bool = False
+    client_restarts: int = 0
+
+    @classmethod
+    def draw(
+        cls, seed: int, n: int | None = None, faults: Collection[str] = FAULTS, app: str | None = None
+    ) -> Scenario:
+        """Swarm testing: each run has its own mix of faults, many have few."""
+        random = Random(f"scenario {seed}")
+
+        def maybe(fault: str, probability: float) -> bool:
+            wanted = random.random() < probability
+            return wanted and fault in faults
+
+        weather = Weather()
+        if maybe("weather", 0.6):
+            weather = Weather(
+                delay=random.choice((0.0005, 0.001, 0.01)),
+                spread=random.choice((0.0005, 0.002, 0.02)),
+                loss=random.choice((0.0, 0.01, 0.05, 0.2)),
+                duplication=random.choice((0.0, 0.02, 0.2)),
+                straggling=random.choice((0.0, 0.01)),
+            )
+        interval = random.choice((2, 3, 4, 8))
+        n = n or random.choice((4, 4, 4, 5, 6, 7))
+        misbehaves = maybe("replica", 0.5)
+        first, other = _some_names(random), _some_names(random)
+        second = random.choice(("", first, other)) if Quorums(n).f > 1 else ""
+        return cls(
+            seed=seed,
+            app=app or random.choice(("counter", "counter", "kv")),
+            n=n,
+            clients=random.randint(1, 3),
+            callers=random.randint(1, 5),
+            operations=random.choice((10, 20, 40)),
+            interval=interval,
+            window=interval * random.choice((2, 3)),
+            pipeline=random.choice((1, 2, 4, 8)),
+            sessions=random.choice((1, 2, 4)),
+            weather=weather,
+            crashes=random.randint(1, 4) if maybe("crash", 0.5) else 0,
+            power_cuts=random.randint(1, 2) if maybe("crash", 0.25) else 0,
+            partitions=random.randint(1, 3) if maybe("partition", 0.3) else 0,
+            pauses=random.randint(1, 3) if maybe("pause", 0.3) else 0,
+            skew=random.choice((0.2, 3.0)) if maybe("skew", 0.2) else 0.0,
+            timeout=random.choice((60, 150)) if maybe("alarm", 0.25) else 500,
+            gap=random.choice((300, 1500)),
+            false_alarms=random.choice((1, 3, 10, 25)) if maybe("alarm", 0.4) else 0,
+            adversary=first if misbehaves else "",
+            faulty=random.choice((0, 0, 0, *range(n))),
+            accomplice=second if misbehaves else "",
+            second=random.randrange(n),
+            forges=random.random() < 0.3 and misbehaves,
+            twin=maybe("twin", 0.1),
+            stops=maybe("stop", 0.2),
+            bad_client=maybe("client", 0.3),
+            client_restarts=random.randint(1, 3) if maybe("restart-client", 0.25) else 0,
+        )
+
+    @property
+    def misbehaving(self) -> dict[int, str]:
+        """Replica -> what it does wrong. Never more than may be faulty."""
+        found = {self.faulty % self.n: self.adversary} if self.adversary else {}
+        second = self.second % self.n
+        if self.accomplice and Quorums(self.n).f > 1 and second != self.faulty % self.n:
+            found[second] = self.accomplice
+        return found
+
+    @property
+    def collude(self) -> bool:
+        """Whether two misbehave alike."""
+        return self.accomplice == self.adversary
+
+    @property
+    def all_faulty(self) -> tuple[int, ...]:
+        """Replicas that no oracle holds to the rules."""
+        first = {self.faulty % self.n: ""} if self.twin or self.stops else {}
+        return tuple(first | self.misbehaving)
+
+    @property
+    def is_quiet(self) -> bool:
+        """No fault at all."""
+        quiet = Scenario(0)
+        names = (*_COUNTS, "weather", "timeout", "bad_client", "stops", "twin", "adversary", "accomplice")
+        return all(getattr(self, name) == getattr(quiet, name) for name in names)
+
+    def smaller(self) -> list[Scenario]:
+        """Simpler scenarios to try when this one fails: each takes one thing away."""
+        found = [replace(self, **{name: 0}) for name in _COUNTS if getattr(self, name)]  # type: ignore[arg-type]
+        found += [replace(self, adversary="", forges=False)] if self.adversary and not self.accomplice else []
+        if self.accomplice:
+            found.append(replace(self, accomplice=""))
+            found.append(replace(self, adversary=self.accomplice, faulty=self.second, accomplice=""))
+        for name in ("adversary", "accomplice"):
+            parts = split(getattr(self, name)) if getattr(self, name) else []
+            if len(parts) > 1:
+                found += [replace(self, **{name: "+".join(p for p in parts if p != out)}) for out in parts]  # type: ignore[arg-type]
+        found += [
+            replace(self, **{name: False})  # type: ignore[arg-type]
+            for name in ("forges", "twin", "stops", "bad_client")
+            if getattr(self, name)
+        ]
+        found += [replace(self, timeout=500)] if self.timeout != 500 else []
+        found += [replace(self, weather=Weather())] if self.weather != Weather() else []
+        found += [replace(self, clients=1)] if self.clients > 1 else []
+        found += [replace(self, callers=1)] if self.callers > 1 else []
+        found += [replace(self, operations=self.operations // 2)] if self.operations > 2 else []
+        if self.n > 4:
+            found.append(replace(self, n=4, faulty=self.faulty % 4))
+        return found
+
+
+def _some_names(random: Random) -> str:
+    """One misbehaviour, now and then two at once."""
+    names = sorted(MISBEHAVIOURS)
+    pair = random.sample(names, 2)
+    return "+".join(pair) if random.random() < 0.25 else pair[0]
