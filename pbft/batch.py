@@ -226,10 +226,13 @@ class Outcome(IntEnum):
     """The application raised anything else: no text, since texts differ between machines."""
     TOO_LARGE = 3
     """The result exceeds `result_max_bytes`; its writes were undone."""
+    CROWDED = 4
+    """The results before it in the same REQUEST left no room for its own; its writes were undone. The client asks again
+    with less company: the results of one REQUEST have a bound, whoever sends it."""
 
 
 _RESULTS = {
-    Answer.DONE: row(uint(255), array(row(uint(3), blob(64 << 20)), 4096)),
+    Answer.DONE: row(uint(255), array(row(uint(4), blob(64 << 20)), 4096)),
     Answer.OPENED: row(uint(255), _u64),
     Answer.OPEN_STALE: row(uint(255), _u64),
     Answer.TOO_OLD: row(uint(255), _u64),

@@ -116,7 +116,8 @@ class Node:
             fields=group.shared_fields(),
         )
         t = group.tunables
-        message_max = max(t.batch_max_bytes, t.result_max_bytes * 2, t.operation_max_bytes) * 2 + (1 << 20)
+        results_max = 2 * max(t.result_max_bytes, t.result_cache_bytes)
+        message_max = max(t.batch_max_bytes, results_max, t.operation_max_bytes) * 2 + (1 << 20)
         heartbeat = t.heartbeat_interval / 1000
         limits = Limits(
             message_max_bytes=message_max,

@@ -325,7 +325,7 @@ BAD_RESULTS: dict[str, tuple[bytes, str]] = {
     "number instead of rows": (_body(0, 5), "type"),
     "rows instead of a number": (_body(1, ()), "type"),
     "row of one": (_body(0, ((0,),)), "length"),
-    "outcome 4": (_body(0, ((4, b""),)), "range"),
+    "outcome 5": (_body(0, ((5, b""),)), "range"),
     "outcome is True": (_body(0, ((True, b""),)), "type"),
     "result is a text": (_body(0, ((0, "x"),)), "type"),
     "result is null": (_body(0, ((0, None),)), "type"),

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from pbft.batch import Answer, Outcome, decode_result, operations_body
+from pbft.batch import Answer, Kind, Outcome, decode_result, operations_body
 from pbft.client.calls import Call, Deadlines
 from pbft.client.conduct import Conduct
 from pbft.client.errors import ClientClosed, ClientError, OperationFailed, RequestRejected
@@ -236,8 +236,10 @@ class ClientCore:
             [call.operation for call in calls],
             kind,
         )
-        limit = len(calls) * (max(self._tunables.result_max_bytes, _REFUSAL_TEXT_MAX) + 16) + 16
-        pending = Pending(request_id, body, calls, self._quorums, limit, replier)
+        t = self._tunables
+        together = max(t.result_max_bytes, t.result_cache_bytes) + len(calls) * (_REFUSAL_TEXT_MAX + 16)
+        limit = min(together, len(calls) * (max(t.result_max_bytes, _REFUSAL_TEXT_MAX) + 16)) + 16
+        pending = Pending(request_id, body, calls, self._quorums, limit, replier, kind is Kind.QUERIES)
         for call in calls:
             call.request = pending
         self._outstanding[request_id] = pending
@@ -319,10 +321,15 @@ class ClientCore:
         self._pacing.measured(self._now - pending.first_sent)
         self._waiting.measured(len(pending.calls), result_bytes)
         self._conduct.accepted(pending.id, pending.collector)
-        ok = Outcome.OK
+        ok, crowded = Outcome.OK, Outcome.CROWDED
         for call, (outcome, value) in zip(pending.calls, outcomes, strict=True):
-            if not call.ended:
-                self._end(call, value if outcome == ok else OperationFailed(Outcome(outcome), value))
+            if call.ended:
+                continue
+            if outcome == crowded and len(pending.calls) > 1:  # it changed nothing: ask again, with less company
+                call.request = None
+                self._waiting.add(call, pending.is_query)
+                continue
+            self._end(call, value if outcome == ok else OperationFailed(Outcome(outcome), value))
 
     def _lose_session(self) -> None:
         """Rule 1.15: what was sent in that session is never repeated in another; what still waits goes on in a new

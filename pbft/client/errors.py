@@ -60,6 +60,7 @@ class OperationFailed(ClientError):
         texts = {
             Outcome.REFUSED: message.decode("utf-8", "backslashreplace") or "the application refused the operation",
             Outcome.FAILED: "the application failed on this operation, on all replicas alike; nothing was changed",
+            Outcome.CROWDED: "the results of the operations sent with it left no room for its own; nothing was changed",
             Outcome.TOO_LARGE: "the result is larger than protocol.result_max_bytes; nothing was changed",
         }
         super().__init__(texts[outcome], False)

@@ -28,6 +28,7 @@ class Pending:
         "hurried",
         "id",
         "interval",
+        "is_query",
         "live",
         "refusals",
         "replier",
@@ -43,8 +44,10 @@ class Pending:
         quorums: Quorums,
         result_max: int,
         replier: int | None = None,
+        is_query: bool = False,
     ) -> None:
         """`result_max`: bytes of the largest full result; `replier`: who was designated to send it."""
+        self.is_query = is_query
         self.id = request_id
         self.replier = replier
         self.body = body

@@ -67,7 +67,9 @@ class Executor:
         self.application = application(self._app_state)
         """For those who look; only this class calls it to execute."""
         self.application.load()
-        self._operations = Operations(self.application, self._app_state, tunables.result_max_bytes)
+        self._operations = Operations(
+            self.application, self._app_state, tunables.result_max_bytes, tunables.result_cache_bytes
+        )
         self._snapshot: ExecutionSnapshot | None = None
         """That of `last_executed`, once it was asked for."""
 

@@ -20,15 +20,18 @@ _OK = int(Outcome.OK)
 _REFUSED = int(Outcome.REFUSED)
 _FAILED: OutcomeRow = (int(Outcome.FAILED), b"")
 _TOO_LARGE: OutcomeRow = (int(Outcome.TOO_LARGE), b"")
+_CROWDED: OutcomeRow = (int(Outcome.CROWDED), b"")
 
 
 class Operations:
     """Runs the operations of one application, each in its own bracket of undo."""
 
-    def __init__(self, application: Application, state: State, result_max: int) -> None:
+    def __init__(self, application: Application, state: State, result_max: int, together_max: int = 0) -> None:
+        """`result_max`: bytes of one result; `together_max`: of all results of one REQUEST, at least `result_max`."""
         self._application = application
         self._state = state
         self._result_max = result_max
+        self._together_max = max(result_max, together_max)
 
     def execute(
         self, operations: Sequence[bytes], number: int, position: int, client: int, time: int, seed: bytes
@@ -37,14 +40,17 @@ class Operations:
 
         `position` is that of the first in its batch. Raises only what is not an `Exception`.
         """
-        execute, limit = self._application.execute, self._result_max
+        execute, limit, room = self._application.execute, self._result_max, self._together_max
         begin, commit = self._state.begin, self._state.commit
         outcomes: list[OutcomeRow] = []
         for operation in operations:
+            if outcomes and outcomes[-1] == _CROWDED:  # the rest too: they execute in the order of the calls
+                outcomes.append(_CROWDED)
+                continue
             begin()
             try:
                 result = execute(operation, Context(number, position, client, time, seed))
-                if type(result) is bytes and len(result) <= limit:
+                if type(result) is bytes and len(result) <= limit and len(result) <= room:
                     commit()
                     outcomes.append((_OK, result))
                 else:
@@ -53,12 +59,13 @@ class Operations:
             except Exception as error:
                 self._undo()
                 if isinstance(error, (MemoryError, OSError)):
-                    outcomes.append(self._again(operation, Context(number, position, client, time, seed)))
+                    outcomes.append(self._again(operation, Context(number, position, client, time, seed), room))
                 else:
                     outcomes.append(_raised(error))
             except BaseException:
                 self._undo()
                 raise
+            room -= len(outcomes[-1][1])
             position += 1
         return outcomes
 
@@ -67,25 +74,30 @@ class Operations:
     ) -> list[OutcomeRow]:
         """`Application.query` one after the other; a write raises in it."""
         outcomes: list[OutcomeRow] = []
+        room = self._together_max
         with self._state.read_only():
             for index, operation in enumerate(operations, position):
+                if outcomes and outcomes[-1] == _CROWDED:
+                    outcomes.append(_CROWDED)
+                    continue
                 for last in (False, True):
                     try:
                         result = self._application.query(operation, Context(number, index, client, time, seed))
-                        outcomes.append(self._checked(result))
+                        outcomes.append(self._checked(result, room))
                         break
                     except Exception as error:
                         if last or not isinstance(error, (MemoryError, OSError)):
                             outcomes.append(_raised(error))
                             break
+                room -= len(outcomes[-1][1])
         return outcomes
 
-    def _again(self, operation: bytes, context: Context) -> OutcomeRow:
+    def _again(self, operation: bytes, context: Context, room: int) -> OutcomeRow:
         """The second and last attempt at an operation."""
         state = self._state
         state.begin()
         try:
-            outcome = self._checked(self._application.execute(operation, context))
+            outcome = self._checked(self._application.execute(operation, context), room)
             if outcome[0] == _OK:
                 state.commit()
             else:
@@ -103,13 +115,15 @@ class Operations:
         with suppress(StateError):
             self._state.rollback()
 
-    def _checked(self, result: object) -> OutcomeRow:
-        if type(result) is bytes and len(result) <= self._result_max:
+    def _checked(self, result: object, room: int) -> OutcomeRow:
+        if type(result) is bytes and len(result) <= self._result_max and len(result) <= room:
             return _OK, result
         return self._unusable(result)
 
     def _unusable(self, result: object) -> OutcomeRow:
-        return _TOO_LARGE if type(result) is bytes else _FAILED
+        if type(result) is not bytes:
+            return _FAILED
+        return _TOO_LARGE if len(result) > self._result_max else _CROWDED
 
 
 def _raised(error: Exception) -> OutcomeRow:

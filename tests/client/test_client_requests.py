@@ -324,3 +324,18 @@ def test_whatever_a_liar_sends_takes_bounded_memory() -> None:
     assert held < 50_000
     driver.answer([0, 1], request, done(request))
     assert driver.outcome(call) == b"r:a"
+
+
+def test_a_call_that_had_no_room_for_its_result_travels_again_with_less_company() -> None:
+    """CROWDED changed nothing: the client asks again by itself, in the order of the calls, and nobody sees an error."""
+    driver = Driver(result_cache_bytes=4096, result_max_bytes=2048)
+    calls, request = driver.send(b"a", b"b", b"c")
+    big = b"x" * 2000
+    driver.answer(range(4), request, encode_done([(Outcome.OK, big), (Outcome.CROWDED, b""), (Outcome.CROWDED, b"")]))
+    assert driver.outcome(calls[0]) == big
+    assert not driver.has_ended(calls[1]) and not driver.has_ended(calls[2])
+    again = [r for _, r in driver.sent if r.kind is Kind.OPERATIONS and r.id > request.id]
+    assert [operation for r in again for operation in r.operations] == [b"b", b"c"]
+    for r in again:
+        driver.answer(range(4), r, encode_done([(Outcome.OK, b"r:" + o) for o in r.operations]))
+    assert [driver.outcome(c) for c in calls[1:]] == [b"r:b", b"r:c"]

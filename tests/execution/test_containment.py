@@ -149,3 +149,17 @@ def test_each_operation_has_a_context_of_its_own() -> None:
     assert [r[1] for r in rows] == [0, 1, 2]
     assert {(r[0], r[2]) for r in rows} == {(b.executor.last_executed, b.time)}
     assert len({r[3] for r in rows}) == 3
+
+
+def test_results_of_one_request_have_a_common_bound() -> None:
+    """Whoever sends it, and however many operations it carries: what has no room is undone, and so is what follows,
+    since operations of a request execute in their order."""
+    bench = Bench(result_max_bytes=1000, result_cache_bytes=2500)
+    session = bench.open()
+    big = b"big 1000"
+    [answer] = bench.run(request(session, 1, big, b"big 2000", big, big, b"put a", b"big 1"))
+    rows = outcomes(answer)
+    assert [o for o, _ in rows] == [Outcome.OK, Outcome.TOO_LARGE, Outcome.OK, *[Outcome.CROWDED] * 3]
+    assert sum(len(r) for _, r in rows) <= 2500
+    [answer] = bench.run(request(session, 2, b"a", kind=Kind.QUERIES))
+    assert outcomes(answer) == ((Outcome.OK, b"absent"),)
