@@ -82,7 +82,7 @@ class Tunables:
     operations_per_request: int = _tunable(256, 1, 4096, "operations", "operations that share one REQUEST")
     session_window: int = _tunable(64, 1, 1024, "requests", "W: request ids above the floor that a session may use")
     sessions_per_client: int = _tunable(16, 1, 1024, "sessions", "live sessions of one client; the oldest goes first")
-    result_cache_bytes: int = _tunable(1 << 20, 1024, 64 << 20, "bytes", "results remembered for each session")
+    result_cache_bytes: int = _tunable(2 << 20, 1024, 64 << 20, "bytes", "results remembered for each session")
     clock_skew_max: int = _tunable(1000, 1, 600_000, "milliseconds", "how far a proposed time may lead my clock")
     pipeline_depth: int = _tunable(8, 1, 1024, "batches", "batches that the primary has in flight", shared=False)
     pending_per_client: int = _tunable(128, 1, 65536, "requests", "queued requests of one client", shared=False)
@@ -135,6 +135,12 @@ class Tunables:
             )
         if self.operation_max_bytes > self.batch_max_bytes // 2:
             raise ConfigError("protocol.operation_max_bytes must be at most half of protocol.batch_max_bytes")
+
+    @property
+    def results_together(self) -> int:
+        """Bytes of all results of one REQUEST: so few that a session remembers those of several that are outstanding,
+        and a result that was lost on its way can be told again."""
+        return max(self.result_max_bytes, self.result_cache_bytes // 8)
 
     @classmethod
     def describe(cls) -> Iterator[tuple[str, int, Mapping[str, Any]]]:

@@ -116,8 +116,7 @@ class Node:
             fields=group.shared_fields(),
         )
         t = group.tunables
-        results_max = 2 * max(t.result_max_bytes, t.result_cache_bytes)
-        message_max = max(t.batch_max_bytes, results_max, t.operation_max_bytes) * 2 + (1 << 20)
+        message_max = max(t.batch_max_bytes, 2 * t.results_together, t.operation_max_bytes) * 2 + (1 << 20)
         heartbeat = t.heartbeat_interval / 1000
         limits = Limits(
             message_max_bytes=message_max,

@@ -237,7 +237,7 @@ class ClientCore:
             kind,
         )
         t = self._tunables
-        together = max(t.result_max_bytes, t.result_cache_bytes) + len(calls) * (_REFUSAL_TEXT_MAX + 16)
+        together = t.results_together + len(calls) * (_REFUSAL_TEXT_MAX + 16)
         limit = min(together, len(calls) * (max(t.result_max_bytes, _REFUSAL_TEXT_MAX) + 16)) + 16
         pending = Pending(request_id, body, calls, self._quorums, limit, replier, kind is Kind.QUERIES)
         for call in calls:

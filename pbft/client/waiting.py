@@ -14,8 +14,6 @@ from pbft.config import Tunables
 
 _OVERHEAD = request_overhead(())
 _HEAD_MAX = 5
-_RESULT_SHARE = 8
-"""A REQUEST's results should take no more than this part of what replicas remember of a session."""
 _FADING = 0.95
 
 
@@ -77,7 +75,7 @@ class Waiting:
         most = self._tunables.operations_per_request
         if self._result_bytes:
             # Large results: fewer of them together, so that replicas can send and remember them.
-            share = self._tunables.result_cache_bytes / _RESULT_SHARE
+            share = self._tunables.results_together
             most = max(1, min(most, int(share / self._result_bytes)))
         return most
 

@@ -68,7 +68,7 @@ class Executor:
         """For those who look; only this class calls it to execute."""
         self.application.load()
         self._operations = Operations(
-            self.application, self._app_state, tunables.result_max_bytes, tunables.result_cache_bytes
+            self.application, self._app_state, tunables.result_max_bytes, tunables.results_together
         )
         self._snapshot: ExecutionSnapshot | None = None
         """That of `last_executed`, once it was asked for."""

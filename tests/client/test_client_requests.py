@@ -221,7 +221,7 @@ def test_requests_are_bounded_in_operations_and_bytes() -> None:
 
 def test_large_results_make_requests_smaller() -> None:
     """After results that replicas could not remember together, fewer calls share a request."""
-    driver = Driver(result_cache_bytes=8192)
+    driver = Driver(result_cache_bytes=8192, result_max_bytes=1024)
     _, request = driver.send(b"a")
     driver.answer([0, 1], request, done(request, prefix=bytes(500)))
     for _ in range(10):

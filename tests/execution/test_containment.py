@@ -154,7 +154,7 @@ def test_each_operation_has_a_context_of_its_own() -> None:
 def test_results_of_one_request_have_a_common_bound() -> None:
     """Whoever sends it, and however many operations it carries: what has no room is undone, and so is what follows,
     since operations of a request execute in their order."""
-    bench = Bench(result_max_bytes=1000, result_cache_bytes=2500)
+    bench = Bench(result_max_bytes=1000, result_cache_bytes=20_000)
     session = bench.open()
     big = b"big 1000"
     [answer] = bench.run(request(session, 1, big, b"big 2000", big, big, b"put a", b"big 1"))
