@@ -97,14 +97,23 @@ class Checkpoints:
 
     # ---- others'
 
+    def refuse_checkpoint(self, checkpoint: Checkpoint) -> Refused | None:
+        """The cheap reasons, before the seal is looked at (4 #26)."""
+        number = checkpoint.number
+        if number % self._core.tunables.checkpoint_interval or number == 0:
+            return Refused.NOT_A_CHECKPOINT
+        return Refused.BELOW_WINDOW if number <= self._core.log.low else None
+
+    def holds(self, checkpoint: Checkpoint) -> bool:
+        """Whether this very CHECKPOINT was verified here before."""
+        return self._votes.get(checkpoint.number, {}).get(checkpoint.sender) == checkpoint
+
     def on_checkpoint(self, sender: int, checkpoint: Checkpoint) -> Refused | None:
         """CHECKPOINT(n, d, i), its seal verified; anyone may relay it (rule 1.2)."""
         core = self._core
         number = checkpoint.number
-        if number % core.tunables.checkpoint_interval or number == 0:
-            return core.refuse(sender, Refused.NOT_A_CHECKPOINT)
-        if number <= core.log.low:
-            return core.refuse(sender, Refused.BELOW_WINDOW)
+        if reason := self.refuse_checkpoint(checkpoint):
+            return core.refuse(sender, reason)
         known = self._votes.get(number, {}).get(checkpoint.sender)
         if known is not None and known.digest != checkpoint.digest:
             text = f"two signed digests for state {number}"

@@ -6,7 +6,7 @@ body is here. Only this file writes `handed`, `executed` and the claims.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pbft.batch import EVERYBODY, Batch, decode_batch
 from pbft.execution.results import Executed, ExecutionStart, Result
@@ -23,6 +23,22 @@ CLAIM_AHEAD = 512
 
 MAX_AT_EXECUTOR = 32
 """Batches handed over and not yet executed: an application that hangs costs bounded memory."""
+
+
+Row = tuple[int, bool, bytes, bytes]
+
+
+def _split(rows: list[Row], most: int) -> Iterator[tuple[Row, ...]]:
+    """Rows in messages of about `most` bytes of results: what a batch owes one session may exceed a message."""
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        if part and size + len(row[3]) > most:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(row)
+        size += len(row[3])
+    yield tuple(part)
 
 
 class Delivery:
@@ -85,7 +101,7 @@ class Delivery:
     @property
     def committed_through(self) -> int:
         """Highest number up to which everything is committed, with its body here."""
-        number = self.handed
+        number = max(self.handed, self._core.log.executing)  # after a restart the log is ahead of what was handed over
         while number + 1 in self._ready:
             number += 1
         return number
@@ -137,6 +153,7 @@ class Delivery:
         position = self._reply_positions.pop(done.number)
         self._answers_rest_on = max(self._answers_rest_on, position)
         self._reply(done.results, position)
+        self._requests.passed(done.number)
         core.log.forget_bodies()
         core.log.trim_tail()
         self.hand_over()
@@ -146,7 +163,7 @@ class Delivery:
     def _reply(self, results: tuple[Result, ...], position: int) -> None:
         core = self._core
         small = core.tunables.full_reply_max
-        rows: dict[tuple[int, int], list[tuple[int, bool, bytes, bytes]]] = {}
+        rows: dict[tuple[int, int], list[Row]] = {}
         for r in results:
             in_full = self._requests.executed(r.client, r.request_digest)
             if in_full or r.replier in (core.me, EVERYBODY) or len(r.result) <= small:
@@ -156,7 +173,8 @@ class Delivery:
             rows.setdefault((r.client, r.session), []).append(row)
         for (client, session), entries in rows.items():
             if client in core.group.clients:
-                core.send(client, Reply(core.view, session, tuple(entries)), position)
+                for part in _split(entries, core.tunables.results_together):
+                    core.send(client, Reply(core.view, session, part), position)
 
     def on_answered(self, result: Result) -> None:
         """The replicated table answered a request: full result, resting on all that has executed."""

@@ -72,8 +72,8 @@ class Inbound:
                 return self._pre_prepare(sender, message)
         except CodecError:
             return replica.core.refuse(sender, Refused.MALFORMED)
-        if type(message) is Checkpoint and not self._is_authentic(message):
-            return replica.core.refuse(sender, Refused.BAD_SEAL)
+        if type(message) is Checkpoint:
+            return self._checkpoint(sender, message)
         if type(message) is ViewChange:
             return self._view_change(sender, message)
         if type(message) is NewView:
@@ -111,6 +111,16 @@ class Inbound:
                 elif message_view > view:
                     self._keep_early(sender, message_view, body)
 
+    def _checkpoint(self, sender: int, message: Checkpoint) -> Refused | None:
+        replica = self._replica
+        if replica.checkpoints.holds(message):
+            return None
+        if reason := replica.checkpoints.refuse_checkpoint(message):
+            return replica.core.refuse(sender, reason)
+        if not self._is_authentic(message):
+            return replica.core.refuse(sender, Refused.BAD_SEAL)
+        return replica.on_message(sender, message)
+
     def _view_change(self, sender: int, message: ViewChange) -> Refused | None:
         replica = self._replica
         if replica.views.holds(message):
@@ -127,7 +137,9 @@ class Inbound:
             return replica.core.refuse(sender, reason)
         if not self._is_authentic(message):
             return replica.core.refuse(sender, Refused.BAD_SEAL)
-        sound = all(replica.views.holds(m) or self._is_authentic(m) for m in message.view_changes)
+        sound = len(message.view_changes) <= replica.core.quorums.n and all(
+            replica.views.holds(m) or self._is_authentic(m) for m in message.view_changes
+        )
         return replica.on_new_view(sender, message, sound)
 
     def _is_authentic(self, message: Sealed) -> bool:

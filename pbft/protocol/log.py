@@ -178,8 +178,9 @@ class Log:
         if number <= self.low:
             return  # on replay: a slot that a later record has collected already
         if batch is None:
-            held = None if encoded else self.body(number, digest)
-            batch = held or decode_batch(encoded)
+            batch = decode_batch(encoded) if encoded else self.find(number, digest)
+            if batch is None:
+                return  # on replay: the log was cut between its body and here, so a later record has collected it
         slot = self.slot(number)
         slot.digest, slot.batch, slot.accepted_at, slot.held = digest, batch, position, None
         self.q.setdefault(number, {})[digest] = view

@@ -51,12 +51,15 @@ class Ordering:
         self.fresh: list[int] = []
         """Requests in each fresh PRE-PREPARE accepted in this sweep; read and cleared by its caller, for the floor."""
         self.contradicted = False
-        """The primary wants a vote against what was executed here; read and cleared by the caller of each sweep."""
+        """The primary of this view wants a vote against what was executed here. Until the view ends."""
 
     def start(self) -> None:
-        """After a restart everything in the log is durable: its votes count again, and none is made twice."""
+        """After a restart everything in the log is durable: its votes count again, and none is made twice; what was
+        pre-prepared and is not committed is awaited again (rule 1.11)."""
         log = self._core.log
         for slot in log.open_slots():
+            if slot.batch is not None and slot.number > self._delivery.committed_through:
+                self._requests.ordered(slot.number, slot.batch.requests)
             if slot.digest is not None and log.is_active:
                 self._count_own(slot, is_commit=False)
                 if slot.prepared_at:
@@ -71,12 +74,14 @@ class Ordering:
         """This replica has left the view: what it has not voted on in it, it never will."""
         self._own_votes.clear()
         self._forget_held()
+        self.contradicted = False
 
     def on_entered(self, old: dict[int, Slot]) -> None:
         """A new view begins with empty slots; requests of old ones that it does not begin with wait again."""
         core = self._core
         self._own_votes.clear()
         self._held.clear()
+        self.contradicted = False
         self.next_number = max(core.log.last_chosen, core.log.low) + 1
         self._supplied.clear()
         self._open_chosen = sorted(n for n in core.log.chosen if n > core.log.low)
@@ -92,8 +97,15 @@ class Ordering:
         self._held.clear()
 
     def accept_chosen(self) -> None:
-        """Vote again on what the new view begins with: nothing but the body is asked for (rule 1.14). The NEW-VIEW is
-        the primary's PRE-PREPARE for all of it; batches already executed are agreed again, not executed again."""
+        """Vote again on what the new view begins with: nothing but the body is asked for (rule 1.14). Batches already
+        executed are agreed again, not executed again.
+
+        The NEW-VIEW proposes all of it, but it is no vote: its primary may lack a body (A3), and whoever is counted for
+        a batch must hold it on disk. So the primary too sends PREPARE for what it has accepted. Else with n = 4: view 0
+        leaves d prepared at 2 and pre-prepared at 0; primary 1 has only the NEW-VIEW; 2 counts 1, itself and the liar
+        3, so that its P says (d, 1), and 2 alone is a Q witness of view 1. If 3 falls silent now, neither A2 nor B can
+        ever hold again.
+        """
         core = self._core
         if not self._open_chosen or not core.is_active or core.is_mute:
             return
@@ -116,9 +128,7 @@ class Ordering:
         if slot.digest is not None or self._contradicts(number, digest):
             return True
         position = self._accept(slot, batch)
-        if not core.is_primary:
-            slot.prepares.add(core.primary, digest)
-            core.send(ALL, Prepare(core.view, number, digest), position)
+        core.send(ALL, Prepare(core.view, number, digest), position)
         self._try_prepared(slot)
         return True
 
@@ -156,7 +166,7 @@ class Ordering:
         """Send PRE-PREPAREs for what waits: one at once, more beside it only when they are worth it. [CL99 §5.1.2]"""
         core, queue = self._core, self._requests.queue
         while queue.count and core.is_primary and core.is_active and not core.is_mute and not self._open_chosen:
-            number = max(self.next_number, core.log.low + 1)
+            number = max(self.next_number, core.log.low + 1, self._delivery.handed + 1)
             flying = number - 1 - self._delivery.handed
             if flying >= core.tunables.pipeline_depth or number > core.log.high:
                 return
@@ -203,6 +213,7 @@ class Ordering:
             for request in batch.requests:
                 if request.digest in unverified and request.client in core.group.clients:
                     core.send(ALL, Nack(message.number, request.client, request.digest))
+                    self._requests.demote(request.client, self._delivery.executed)
         return None
 
     def _refuse_pre_prepare(self, sender: int, message: PrePrepare, batch: Batch) -> Refused | None:
@@ -221,7 +232,7 @@ class Ordering:
             return Refused.CONTRADICTS
         if len(batch.encoded) > core.tunables.batch_max_bytes:
             return Refused.TOO_LARGE
-        if any(len(r.body) > core.tunables.operation_max_bytes for r in batch.requests):
+        if any(map(self._requests.is_too_large, batch.requests)):
             return Refused.TOO_LARGE
         slot = core.log.slots.get(message.number)
         known = None if slot is None else slot.digest or (slot.held and slot.held.message.digest)
@@ -248,7 +259,7 @@ class Ordering:
         """Accept the PRE-PREPARE held in a slot once its time has come and its requests are authentic."""
         core = self._core
         held = slot.held
-        if held is None or slot.digest is not None:
+        if held is None or slot.digest is not None or core.is_mute:
             return
         if held.batch.time > core.wall + core.tunables.clock_skew_max * 1000:
             return  # rule 1.14: held until then, not refused
@@ -291,7 +302,7 @@ class Ordering:
         core = self._core
         if reason := self._refuse_place(message.view, message.number):
             return core.refuse(sender, reason)
-        if sender == core.primary:  # its PRE-PREPARE is its vote; it would count twice
+        if sender == core.primary and message.number > core.log.last_chosen:  # its vote is its PRE-PREPARE
             return core.refuse(sender, Refused.FROM_PRIMARY)
         slot = core.log.slot(message.number)
         if not slot.prepares.add(sender, message.digest):
@@ -332,13 +343,13 @@ class Ordering:
         else:
             slot.own_durable = True
             slot.prepares.add(core.me, slot.digest)
-            if not core.is_primary:
+            if slot.number > core.log.last_chosen:
                 slot.prepares.add(core.primary, slot.digest)
             self._try_prepared(slot)
 
     def _try_prepared(self, slot: Slot) -> None:
         """Entered when: the batch is accepted here and durable, and q distinct replicas voted for its digest in this
-        view, the primary by its PRE-PREPARE. [CL99 §4.2 predicate prepared]"""
+        view, the primary by its PRE-PREPARE if it is a fresh one. [CL99 §4.2 predicate prepared]"""
         core = self._core
         if slot.digest is None or slot.prepared_at or not slot.own_durable:
             return
@@ -377,7 +388,8 @@ class Ordering:
         known to others; drop them and ask again (rule 1.18). An accepted PRE-PREPARE stays: it is in the own log."""
         core = self._core
         for slot in core.log.slots.values():
-            if not slot.prepared_at and not (peer == core.primary and slot.digest is not None):
+            is_proposal = peer == core.primary and slot.digest is not None and slot.number > core.log.last_chosen
+            if not slot.prepared_at and not is_proposal:
                 slot.prepares.drop(peer)
             if not slot.committed:
                 slot.commits.drop(peer)

@@ -224,10 +224,9 @@ class Replica:
         for requests in self.ordering.fresh:
             self.floor.on_accepted(requests)
         self.ordering.fresh.clear()
-        if self.ordering.contradicted:
-            self.ordering.contradicted = False
-            self.suspicion.suspect_now()
         self.suspicion.watch(self.delivery.committed_through)
+        if self.ordering.contradicted:
+            self.suspicion.suspect_now()
 
     def take_effects(self) -> Effects:
         """Everything caused since the last call."""

@@ -111,6 +111,8 @@ class Requests:
         self.queue = Queue(t.pending_per_client, t.pending_total, t.pending_bytes)
         self.in_flight: dict[bytes, int] = {}
         """Digest -> number, for requests in batches that this replica accepted and has not executed."""
+        self._batches: dict[int, tuple[ClientRequest, ...]] = {}
+        """Number -> requests of the batch accepted there. Invariant: numbers lie above the executed one."""
         self._awaited: dict[bytes, int] = {}
         """Digest -> number it was pre-prepared at, or 0; oldest wait first. What a view timer runs for (rule 1.11).
         Invariant: queued and signed, or in flight."""
@@ -130,7 +132,7 @@ class Requests:
             if not from_replica:
                 self._answer_refusal(request, "unauthentic")
             return core.refuse(sender, Refused.UNAUTHENTIC)
-        if len(request.body) > core.tunables.operation_max_bytes:
+        if self.is_too_large(request):
             self._answer_refusal(request, "too-large")
             return core.refuse(sender, Refused.TOO_LARGE)
         if request.is_signed and len(self._in_full) < core.tunables.pending_total:
@@ -158,6 +160,11 @@ class Requests:
         if not from_replica and not core.is_primary:
             core.send(core.primary, request.message())
         return None
+
+    def is_too_large(self, request: ClientRequest) -> bool:
+        """Whether it exceeds what one REQUEST may carry."""
+        t = self._core.tunables
+        return len(request.body) > t.operation_max_bytes or len(request.operations) > t.operations_per_request
 
     def _vouched(self, sender: int, request: ClientRequest) -> bool:
         """The primary also takes what f+1 backups forward with one digest (rule 1.17)."""
@@ -191,7 +198,8 @@ class Requests:
             verdict = self._mirror.judge(request, executed)
             if verdict is Verdict.ANSWERED:
                 answered.append(request)
-            return verdict is Verdict.FRESH and request.digest not in self.in_flight
+            acceptable = request.is_signed or not self._is_demoted(request.client, executed)
+            return acceptable and verdict is Verdict.FRESH and request.digest not in self.in_flight
 
         taken = self.queue.take(core.tunables.batch_max_bytes - 64, ready)
         for request in answered:
@@ -241,19 +249,26 @@ class Requests:
         """A batch that was pre-prepared in an old view is not among those that the new one begins with."""
         for request in requests:
             self.in_flight.pop(request.digest, None)
-            if self.queue.add(request):
+            if self.queue.add(request) and request.is_signed:
                 self._awaited[request.digest] = 0
-            else:
+            else:  # an unsigned one may be such that no other primary can get it accepted: it starts no timer
                 self._awaited.pop(request.digest, None)
 
     # ---- from ordering and execution
 
     def ordered(self, number: int, requests: tuple[ClientRequest, ...]) -> None:
         """These requests are in an accepted batch: they wait no longer, and are not proposed twice (4 #37)."""
+        self._batches[number] = requests
         for request in requests:
             self.in_flight[request.digest] = self._awaited[request.digest] = number
             self.queue.remove(request.client, request.digest)
             self._forwards.pop(request.digest, None)
+
+    def passed(self, number: int) -> None:
+        """`number` has executed. If that was another batch than the one accepted here, in a view that this replica left
+        alone, the requests in the latter wait again."""
+        lost = [r for r in self._batches.pop(number, ()) if self.in_flight.get(r.digest) == number]
+        self.wait_again(tuple(lost))
 
     def knows(self, request: ClientRequest) -> bool:
         """Whether this very request was verified here before (2.4 b)."""
@@ -271,8 +286,9 @@ class Requests:
     # ---- demotion (rule 1.17)
 
     def on_nack(self, sender: int, nack: Nack, executed: int) -> None:
-        """A backup could not verify a request of mine. f+1 of them: take only signed requests of that client."""
-        if not self._core.is_primary or nack.client not in self._core.group.clients:
+        """A backup could not verify a request. f+1 of them: propose only signed requests of that client, whoever is
+        the primary now; they went to all, so that the client cannot do the same to each primary in turn."""
+        if nack.client not in self._core.group.clients:
             return
         if len(self._nacks) >= 1024:
             self._nacks.clear()
@@ -283,6 +299,8 @@ class Requests:
 
     def demote(self, client: int, executed: int) -> None:
         """Propose only signed requests of this client for K batches, twice as long each time."""
+        if self._is_demoted(client, executed):
+            return
         times = self._demoted.get(client, (0, 0))[1] + 1
         interval = self._core.tunables.checkpoint_interval << min(times - 1, 16)
         self._demoted[client] = (executed + interval, times)

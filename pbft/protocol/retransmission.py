@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pbft.batch import decode_batch
 from pbft.codec import CodecError
-from pbft.messages import Body, Commit, Committed, Fetch, Prepare, PrePrepare, Stable, Status
+from pbft.messages import Body, Commit, Committed, Fetch, Prepare, PrePrepare, Stable, Status, encode
 from pbft.protocol.checkpoints import Checkpoints
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.delivery import Delivery
@@ -203,13 +203,13 @@ class Retransmission:
             return
         self._shown_view.add(sender)
         if core.log.new_view is not None and status.view < core.view and status.promised <= core.view:
-            self._count(sender, 1 << 16)
+            self._count(sender, len(encode(core.log.new_view)))
             core.send(sender, core.log.new_view, None if core.is_primary else 0)
         held = int.from_bytes(status.view_changes, "little")
         for origin, message in self._views.collected.items():
             known = message.view == status.promised and held >> origin & 1
             if origin != sender and not known and message.view >= status.promised and message.view > status.view:
-                self._count(sender, 1 << 14)
+                self._count(sender, len(encode(message)))
                 core.send(sender, message, None if origin == core.me else 0)
 
     def _offer_committed(self, sender: int, executed: int) -> None:
@@ -228,9 +228,14 @@ class Retransmission:
         accepted = int.from_bytes(status.accepted, "little")
         prepared = int.from_bytes(status.prepared, "little")
         for number, slot in core.log.slots.items():
-            if number < base or slot.digest is None or core.now - slot.touched < self.interval / 2:
+            if slot.digest is None or core.now - slot.touched < self.interval / 2:
                 continue
-            self._resend(sender, slot, accepted >> (number - base) & 1, prepared >> (number - base) & 1)
+            if number >= base:
+                self._resend(sender, slot, accepted >> (number - base) & 1, prepared >> (number - base) & 1)
+            elif number > self._delivery.executed:
+                # It has executed this in an earlier view and says no more of it, but its COMMIT of this view may be
+                # the one that is missing here: n = 4, one down, and only the sender had executed when the view changed.
+                self._resend(sender, slot, 0, 0)
 
     def _resend(self, sender: int, slot: Slot, has_accepted: int, has_prepared: int) -> None:
         core = self._core
@@ -242,7 +247,7 @@ class Retransmission:
                 self._count(sender, len(slot.batch.encoded))
                 message = PrePrepare(core.view, slot.number, slot.digest, slot.batch.encoded)
                 core.send(sender, message, slot.accepted_at)
-            elif not core.is_primary:
+            if not core.is_primary or slot.number <= core.log.last_chosen:
                 core.send(sender, Prepare(core.view, slot.number, slot.digest), slot.accepted_at)
         if slot.prepared_at:
             core.send(sender, Commit(core.view, slot.number, slot.digest), slot.prepared_at)

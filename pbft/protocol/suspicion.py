@@ -71,8 +71,10 @@ class Suspicion:
     def timeout(self) -> float:
         """Seconds: the base, from what the network takes, doubled per failed view, within the configured bounds."""
         t = self._core.tunables
-        base = max(t.view_timeout / 1000, 10 * self._conditions.round_trip)
-        return float(min(base * 2.0 ** min(self.failed_views, 30), max(base, t.view_timeout_max / 1000)))
+        least = t.view_timeout / 1000
+        most = max(least, t.view_timeout_max / 1000)
+        base = max(least, 10 * self._conditions.round_trip)
+        return float(min(base * 2.0 ** min(self.failed_views, 30), most))
 
     def _start(self) -> None:
         self.deadline = self._core.now + self.timeout * (1 + self._conditions.jitter / 8)

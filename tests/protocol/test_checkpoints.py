@@ -182,3 +182,18 @@ def test_a_replica_whose_log_was_cut_starts_from_its_checkpoint() -> None:
     assert replica.status().low_watermark == h
     assert replica.delivery.executed == h
     assert [e.number for e in replica.take_effects().execute] == list(range(h + 1, len(m.executed) + 1))
+
+
+@pytest.mark.scenario("G19")
+def test_a_useless_checkpoint_costs_no_verification() -> None:
+    """Duplicates, and numbers below the window or of no checkpoint, are told before a seal is looked at."""
+    c = Cluster()
+    m = c.members[1]
+    seen = []
+    verify = m.host.inbound._authentication.seal_is_authentic
+    m.host.inbound._authentication.seal_is_authentic = lambda message: seen.append(message) or verify(message)  # type: ignore[method-assign,func-returns-value]
+    for _ in range(50):
+        m.give(2, signed(c, 2, 4, b"d" * 32))
+        m.give(2, signed(c, 2, 5, b"d" * 32))
+        m.give(2, signed(c, 2, 0, b"d" * 32))
+    assert len(seen) == 1

@@ -376,6 +376,35 @@ def test_a_client_with_partial_authenticators_is_demoted() -> None:
     assert {len(m.executed) for m in c.members} == {4}
 
 
+def test_a_client_cannot_do_the_same_to_each_primary_in_turn() -> None:
+    """NACKs go to all, and whoever becomes primary heeds them: one view change a demotion, not one after the other."""
+    c = Cluster()
+    c.open()
+    c.primary.give(ALICE, c.request(authenticator=b"\x00\x00"))  # only replica 0 can verify it
+    c.settle()
+    assert all(m.replica.requests.demotions == 1 for m in c.members)
+    next_primary = c.members[1].replica.requests
+    next_primary.wait_again((ClientRequest(*c.request(authenticator=b"\x00\x01")),))
+    assert next_primary.next_batch(1) == []
+    assert next_primary.oldest_awaited(1) is None  # and it is not what a view timer runs for
+    signed = ClientRequest(*c.request(authenticator=b"\x01"))
+    next_primary.wait_again((signed,))
+    assert next_primary.oldest_awaited(1) == signed.digest
+    assert next_primary.next_batch(1) == [signed]
+
+
+def test_a_request_with_too_many_operations_is_refused() -> None:
+    """By its receiver, and inside a PRE-PREPARE."""
+    c = Cluster(operations_per_request=2)
+    c.open()
+    body = operations_body(ALICE, 1 << 16, 1, 0, 255, [b"a", b"b", b"c"])
+    c.primary.give(ALICE, Request(body, b"all"))
+    assert c.primary.refused(ALICE, "too-large") == 1
+    batch = encode_batch(c.wall, b"s" * 16, [ClientRequest(body, b"all")])
+    c.members[1].give(0, PrePrepare(0, 2, batch.digest, batch.encoded))
+    assert c.members[1].refused(0, "too-large") == 1
+
+
 def test_the_primary_takes_what_f_plus_1_backups_forward() -> None:
     """A request that the primary cannot verify, vouched for by a correct backup (rule 1.17)."""
     c = Cluster()
