@@ -10,6 +10,7 @@ from pbft.protocol.core import Sign
 
 SEAL_DOMAIN = b"replica"
 _KEYS_PER_CLIENT = 64
+_VERDICTS = 8192
 _KEY_LIFETIME = 24 * 3600.0
 _OVERLAP = 600.0
 """Seconds for which requests made under the key of a link that has ended are still accepted (rule 1.18): long enough
@@ -25,6 +26,11 @@ class KeyAuthentication:
         self._ring = KeyRing(_KEYS_PER_CLIENT)
         self._replicas = [PublicKey(raw) for raw in group.replicas]
         self._clients = {principal: PublicKey(raw) for principal, raw in group.clients.items()}
+        self._robust = bool(group.tunables.signed_requests)
+        self._verdicts: dict[bytes, bool] = {}
+        """Digest and signature -> whether it verifies; the newest ones."""
+        self.defers = False
+        """Whether somebody verifies signatures off the event loop (`pbft.signature_desk`)."""
         self.now = 0.0
 
     # ---- keys of client links
@@ -47,21 +53,38 @@ class KeyAuthentication:
 
     # ---- pbft.protocol.inbound.Authentication
 
-    def request_is_authentic(self, request: ClientRequest) -> bool:
-        """Rule 1.17: a MAC entry for this replica, or a signature of the client."""
+    def request_is_authentic(self, request: ClientRequest) -> bool | None:
+        """Rule 1.17: a MAC entry for this replica, or a signature of the client; in the robust profile a signature.
+        None: the signature is for `signature_verifies` to look at, elsewhere."""
         authenticator = request.authenticator
         if not authenticator:
             return False
         if authenticator[0] == AuthKind.MACS:
+            if self._robust:
+                return False
             client, now, ring = request.client, self.now, self._ring
             return check_authenticator(
                 authenticator[1:], self._me, request.digest, lambda key_id: ring.lookup(client, key_id, now)
             )
-        key = self._clients.get(request.client)
-        if authenticator[0] != AuthKind.SIGNATURE or key is None:
+        if authenticator[0] != AuthKind.SIGNATURE or request.client not in self._clients:
             return False
+        known = self._verdicts.get(request.digest + authenticator)
+        if known is None and not self.defers:
+            known = self.signature_verifies(request)
+            self.remember(request, known)
+        return known
+
+    def signature_verifies(self, request: ClientRequest) -> bool:
+        """Whether the client signed the request. May be called in any thread."""
+        key = self._clients.get(request.client)
         body = signature_body(self._group.cluster, self._group.epoch, request.digest)
-        return key.verify(body, authenticator[1:])
+        return key is not None and key.verify(body, request.authenticator[1:])
+
+    def remember(self, request: ClientRequest, verdict: bool) -> None:
+        """A signature was looked at: it need not be again, when it is sent again or comes in a PRE-PREPARE."""
+        self._verdicts[request.digest + request.authenticator] = verdict
+        while len(self._verdicts) > _VERDICTS:
+            del self._verdicts[next(iter(self._verdicts))]
 
     def seal_is_authentic(self, message: Sealed) -> bool:
         """Whether the seal verifies under the sender's identity, for the incarnation that it names."""

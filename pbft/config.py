@@ -84,6 +84,9 @@ class Tunables:
     sessions_per_client: int = _tunable(16, 1, 1024, "sessions", "live sessions of one client; the oldest goes first")
     result_cache_bytes: int = _tunable(2 << 20, 1024, 64 << 20, "bytes", "results remembered for each session")
     clock_skew_max: int = _tunable(1000, 1, 600_000, "milliseconds", "how far a proposed time may lead my clock")
+    signed_requests: int = _tunable(
+        0, 0, 1, "yes or no", "robust profile: every request is signed, and no client can cost a view change"
+    )
     pipeline_depth: int = _tunable(8, 1, 1024, "batches", "batches that the primary has in flight", shared=False)
     pending_per_client: int = _tunable(128, 1, 65536, "requests", "queued requests of one client", shared=False)
     pending_total: int = _tunable(4096, 1, 1 << 20, "requests", "queued requests of all clients", shared=False)

@@ -17,7 +17,7 @@ from pbft.execution.results import Executed, ExecutionStart, Result
 from pbft.messages import Message, encode
 from pbft.protocol.core import Refused, Sign
 from pbft.protocol.effects import Effects, Evidence, invariant
-from pbft.protocol.inbound import Authentication, Inbound
+from pbft.protocol.inbound import Authentication, Defer, Inbound
 from pbft.protocol.records import decode_record, encode_record
 from pbft.protocol.replica import Replica, fold
 from pbft.protocol.suspicion import NO_CONDITIONS, Conditions
@@ -55,9 +55,11 @@ class Ports:
 class Host:
     """One replica's agreement, bound to its ports."""
 
-    def __init__(self, replica: Replica, authentication: Authentication, ports: Ports) -> None:
+    def __init__(
+        self, replica: Replica, authentication: Authentication, ports: Ports, defer: Defer | None = None
+    ) -> None:
         self.replica = replica
-        self.inbound = Inbound(replica, authentication)
+        self.inbound = Inbound(replica, authentication, defer)
         self._ports = ports
         self.bytes_logged = 0
         """Bytes of records appended since this host was made."""

@@ -31,6 +31,7 @@ from pbft.misbehaviour import Adversary, Late
 from pbft.node_reports import Reports
 from pbft.protocol.effects import ALL
 from pbft.protocol.suspicion import Conditions
+from pbft.signature_desk import SignatureDesk
 from pbft.startup import Started
 from pbft.transport import Hub, Limits, Link
 
@@ -98,7 +99,9 @@ class Node:
             stable=lambda number: self._checkpoints.on_stable(number),
             evidence=self._reports.accuse,
         )
-        self.host = Host(started.replica, self._authentication, ports)
+        self._desk = SignatureDesk(self._authentication, self._on_verified)
+        self._authentication.defers = True
+        self.host = Host(started.replica, self._authentication, ports, self._desk.submit)
         self._checkpoints = DurableCheckpoints(me, group.tunables, self.host, self._executor, started.store)
         self.hub = self._make_hub(key, listen, peers)
 
@@ -212,6 +215,11 @@ class Node:
         host.flush()
         self.hub.flush()
 
+    def _on_verified(self, verdicts: list[tuple[ClientRequest, bool]]) -> None:
+        self._set_time()
+        self.host.inbound.on_verified(verdicts)
+        self._collect()
+
     async def _tick(self) -> None:
         last = time.monotonic()
         next_second = last
@@ -303,6 +311,7 @@ class Node:
         """Run until cancelled. Raises `pbft.transport.ListenError` if an address cannot be bound."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._checkpoints.run)
+            nursery.start_soon(self._desk.run)
             nursery.start_soon(self._reports.keep_evidence)
             await nursery.start(serve_status, admin.host, admin.port, self.status)
             nursery.start_soon(self._tick)

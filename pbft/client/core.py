@@ -244,7 +244,7 @@ class ClientCore:
             call.request = pending
         self._outstanding[request_id] = pending
         self._requests += 1
-        self._transmission.first(pending, self._now, by_macs=True)
+        self._transmission.first(pending, self._now, by_macs=not self._tunables.signed_requests)
 
     # ---- replies
 

@@ -7,6 +7,7 @@ as from `sender` by its link (or by the simulated network).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from pbft.batch import ClientRequest, decode_batch
@@ -37,18 +38,27 @@ _EARLY_BYTES = 4 << 20
 class Authentication(Protocol):
     """What only keys can tell."""
 
-    def request_is_authentic(self, request: ClientRequest) -> bool:
-        """Whether the client's signature, or this replica's entry of its authenticator, verifies (rule 1.17)."""
+    def request_is_authentic(self, request: ClientRequest) -> bool | None:
+        """Whether the client's signature, or this replica's entry of its authenticator, verifies (rule 1.17). None: it
+        is not known yet; then `Defer` is asked, and `Inbound.on_verified` is told."""
 
     def seal_is_authentic(self, message: Sealed) -> bool:
         """Whether the seal of a CHECKPOINT, VIEW-CHANGE or NEW-VIEW verifies under its sender's identity (rule 1.2)."""
 
 
+Defer = Callable[[ClientRequest, bool], bool]
+"""(request, urgent) -> whether its signature will be verified; urgent: a proposal waits for it."""
+
+
 class Inbound:
     """The only caller of `decode` for messages that a replica receives."""
 
-    def __init__(self, replica: Replica, authentication: Authentication) -> None:
+    def __init__(self, replica: Replica, authentication: Authentication, defer: Defer | None = None) -> None:
+        """`defer`: for an authentication that does not know at once."""
         self._replica = replica
+        self._defer: Defer = defer or (lambda request, urgent: False)
+        self._unknown: dict[bytes, tuple[int, Request]] = {}
+        """Digest and authenticator -> (sender, REQUEST) whose signature is being verified. Bounded by who defers."""
         self._authentication = authentication
         self._clients = replica.core.group.clients
         self._early: dict[int, deque[tuple[int, bytes]]] = {}
@@ -151,9 +161,31 @@ class Inbound:
         if is_client(sender) and sender != request.client:
             return self._replica.core.refuse(sender, Refused.WRONG_ROLE)  # a client speaks for itself alone
         authentic = request.client in self._clients and self._authentication.request_is_authentic(request)
+        if authentic is None:
+            return self._wait_for_verdict(sender, message, request)
         if authentic and sender == request.client:
             self.last_request = (request.client, request.session)
         return self._replica.on_request(sender, request, authentic)
+
+    def _wait_for_verdict(self, sender: int, message: Request, request: ClientRequest) -> Refused | None:
+        key = request.digest + request.authenticator
+        if key in self._unknown:
+            return None
+        if not self._defer(request, False):
+            self._replica.requests.refuse_busy(request)
+            return self._replica.core.refuse(sender, Refused.TOO_OFTEN)
+        self._unknown[key] = (sender, message)
+        if sender == request.client:
+            self.last_request = (request.client, request.session)
+        return None
+
+    def on_verified(self, verdicts: list[tuple[ClientRequest, bool]]) -> None:
+        """Signatures were looked at: receive what waited for that, and tell the proposals that do."""
+        for request, verdict in verdicts:
+            waiting = self._unknown.pop(request.digest + request.authenticator, None)
+            if waiting is not None:
+                self._request(*waiting)
+            self._replica.on_request_verified(request, verdict)
 
     def _pre_prepare(self, sender: int, message: PrePrepare) -> Refused | None:
         core = self._replica.core
@@ -167,8 +199,13 @@ class Inbound:
             return None  # a duplicate
         batch = decode_batch(message.batch)
         knows = self._replica.requests.knows
-        authentic = self._authentication.request_is_authentic
-        unverified = tuple(
-            r.digest for r in batch.requests if not knows(r) and not (r.client in self._clients and authentic(r))
-        )
-        return self._replica.on_pre_prepare(sender, message, batch, unverified)
+        unverified, unknown = [], []
+        for request in batch.requests:
+            if knows(request):
+                continue
+            verdict = request.client in self._clients and self._authentication.request_is_authentic(request)
+            if verdict is None and self._defer(request, True):
+                unknown.append(request.digest)
+            elif not verdict:
+                unverified.append(request.digest)
+        return self._replica.on_pre_prepare(sender, message, batch, tuple(unverified), tuple(unknown))

@@ -194,9 +194,15 @@ class Ordering:
     # ---- a backup accepts
 
     def on_pre_prepare(
-        self, sender: int, message: PrePrepare, batch: Batch, unverified: tuple[bytes, ...]
+        self,
+        sender: int,
+        message: PrePrepare,
+        batch: Batch,
+        unverified: tuple[bytes, ...],
+        unknown: tuple[bytes, ...] = (),
     ) -> Refused | None:
-        """PRE-PREPARE(v, n, d) with its parsed batch and the digests of requests whose authenticator failed here."""
+        """PRE-PREPARE(v, n, d) with its parsed batch; `unverified`: digests of requests whose authenticator failed
+        here, `unknown`: of those whose signature is being looked at."""
         core = self._core
         if reason := self._refuse_pre_prepare(sender, message, batch):
             return core.refuse(sender, reason)
@@ -206,15 +212,27 @@ class Ordering:
         if message.number <= core.log.last_chosen:
             self.supply(message.number, batch)
             return None
-        slot.held = Held(message, batch, unverified)
+        slot.held = Held(message, batch, (*unverified, *unknown))
         self._held.add(message.number)
         self._accept_held(slot)
         if slot.held is not None and unverified:
             for request in batch.requests:
-                if request.digest in unverified and request.client in core.group.clients:
-                    core.send(ALL, Nack(message.number, request.client, request.digest))
-                    self._requests.demote(request.client, self._delivery.executed)
+                if request.digest in unverified:
+                    self._say_unverifiable(message.number, request)
         return None
+
+    def _say_unverifiable(self, number: int, request: ClientRequest) -> None:
+        """NACK, to all; and propose only signed requests of that client from now on (rule 1.17)."""
+        if request.client in self._core.group.clients:
+            self._core.send(ALL, Nack(number, request.client, request.digest))
+            self._requests.demote(request.client, self._delivery.executed)
+
+    def on_unverifiable(self, request: ClientRequest) -> None:
+        """A signature that was being looked at does not verify: the proposals that carry it stay held."""
+        for number in sorted(self._held):
+            slot = self._core.log.slots.get(number)
+            if slot is not None and slot.held is not None and request.digest in slot.held.unverified:
+                self._say_unverifiable(number, request)
 
     def _refuse_pre_prepare(self, sender: int, message: PrePrepare, batch: Batch) -> Refused | None:
         core = self._core

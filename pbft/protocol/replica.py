@@ -124,10 +124,23 @@ class Replica:
         return self.requests.on_request(sender, request, authentic, self.delivery.executed)
 
     def on_pre_prepare(
-        self, sender: int, message: PrePrepare, batch: Batch, unverified: tuple[bytes, ...]
+        self,
+        sender: int,
+        message: PrePrepare,
+        batch: Batch,
+        unverified: tuple[bytes, ...],
+        unknown: tuple[bytes, ...] = (),
     ) -> Refused | None:
-        """A PRE-PREPARE with its parsed batch; `unverified` are digests of requests that failed verification here."""
-        return self.ordering.on_pre_prepare(sender, message, batch, unverified)
+        """A PRE-PREPARE with its parsed batch; `unverified` are digests of requests that failed verification here,
+        `unknown` of those whose signatures are being verified: `on_request_verified` tells."""
+        return self.ordering.on_pre_prepare(sender, message, batch, unverified, unknown)
+
+    def on_request_verified(self, request: ClientRequest, verdict: bool) -> None:
+        """A signature that was unknown when its request came, alone or in a PRE-PREPARE, was looked at."""
+        if verdict:
+            self.requests.note_verified(request)
+        else:
+            self.ordering.on_unverifiable(request)
 
     def on_message(self, sender: int, message: Message) -> Refused | None:
         """Any other message of a replica, authenticated as from `sender`, its seals verified."""

@@ -14,6 +14,8 @@ from pbft.messages import Nack, Refusal
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.sessions import SessionMirror, Verdict
 
+_VERIFIED = 8192
+
 
 class Queue:
     """Pending requests by client and digest; taken round-robin, one request per client and turn."""
@@ -116,6 +118,8 @@ class Requests:
         self._awaited: dict[bytes, int] = {}
         """Digest -> number it was pre-prepared at, or 0; oldest wait first. What a view timer runs for (rule 1.11).
         Invariant: queued and signed, or in flight."""
+        self._verified: dict[bytes, None] = {}
+        """Digests of requests whose signatures verify; the newest ones."""
         self._in_full: set[bytes] = set()
         self._forwards: dict[bytes, set[int]] = {}
         self._nacks: dict[tuple[int, int, bytes], set[int]] = {}
@@ -135,7 +139,7 @@ class Requests:
         if self.is_too_large(request):
             self._answer_refusal(request, "too-large")
             return core.refuse(sender, Refused.TOO_LARGE)
-        if request.is_signed and len(self._in_full) < core.tunables.pending_total:
+        if self._is_sent_again(request) and len(self._in_full) < core.tunables.pending_total:
             self._in_full.add(request.digest)
         verdict = self._mirror.judge(request, executed)
         if verdict is Verdict.ANSWERED:
@@ -157,9 +161,15 @@ class Requests:
             return core.refuse(sender, Refused.TOO_OFTEN)
         if request.is_signed and authentic and verdict is Verdict.FRESH:
             self._awaited.setdefault(request.digest, 0)
-        if not from_replica and not core.is_primary:
-            core.send(core.primary, request.message())
+        if not from_replica and not core.is_primary and not request.is_signed:
+            core.send(core.primary, request.message())  # a signed one went to all; `forward_again` sees to the rest
         return None
+
+    def _is_sent_again(self, request: ClientRequest) -> bool:
+        """Whether its client has waited in vain once, and wants the full result from everybody."""
+        if not self._core.tunables.signed_requests:
+            return request.is_signed
+        return request.digest in self.in_flight or self.queue.get(request) is not None
 
     def is_too_large(self, request: ClientRequest) -> bool:
         """Whether it exceeds what one REQUEST may carry."""
@@ -272,7 +282,17 @@ class Requests:
 
     def knows(self, request: ClientRequest) -> bool:
         """Whether this very request was verified here before (2.4 b)."""
-        return self.queue.get(request) is not None
+        return request.digest in self._verified or self.queue.get(request) is not None
+
+    def note_verified(self, request: ClientRequest) -> None:
+        """Its signature verifies."""
+        self._verified[request.digest] = None
+        while len(self._verified) > _VERIFIED:
+            del self._verified[next(iter(self._verified))]
+
+    def refuse_busy(self, request: ClientRequest) -> None:
+        """More of this client waits than is good."""
+        self._answer_refusal(request, "busy")
 
     def executed(self, client: int, digest: bytes) -> bool:
         """A request has executed. True if its client retransmitted it and so wants the full result from everybody."""

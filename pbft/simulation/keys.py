@@ -51,6 +51,8 @@ class SimulatedAuthentication:
     def request_is_authentic(self, request: ClientRequest) -> bool:
         """As `pbft.authentication`."""
         authenticator = request.authenticator
+        if authenticator[:1] == bytes([AuthKind.MACS]) and self._group.tunables.signed_requests:
+            return False
         if authenticator[:1] == bytes([AuthKind.MACS]):
             key = shared_key(request.client, self._me)
             return check_authenticator(

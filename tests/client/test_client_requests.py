@@ -339,3 +339,11 @@ def test_a_call_that_had_no_room_for_its_result_travels_again_with_less_company(
     for r in again:
         driver.answer(range(4), r, encode_done([(Outcome.OK, b"r:" + o) for o in r.operations]))
     assert [driver.outcome(c) for c in calls[1:]] == [b"r:b", b"r:c"]
+
+
+def test_in_the_robust_profile_every_request_is_signed_and_goes_to_everybody() -> None:
+    """Backups know it before it is proposed."""
+    driver = Driver(signed_requests=1)
+    _, request = driver.send(b"a")
+    assert request.is_signed
+    assert [replica for replica, r in driver.sent if r.digest == request.digest] == [0, 1, 2, 3]

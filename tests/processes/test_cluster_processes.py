@@ -319,3 +319,21 @@ def test_the_demonstration_stops_cleanly_on_sigterm(tmp_path: Path) -> None:
     assert process.wait(15) != 0
     process.stdout.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_robust_profile_serves() -> None:
+    """Every request signed, verified off the event loop; nobody is demoted or suspected."""
+    with campaign.cluster(signed_requests=1) as config, Children(config) as children:
+        campaign.start(children)
+
+        async def count() -> list[campaign.Row]:
+            load = campaign.Load()
+            async with load.running(config, 16):
+                with trio.fail_after(30):
+                    while load.acknowledged < 500:
+                        await trio.sleep(0.02)
+            load.check(await campaign.total(config))
+            return await campaign.settle(config)
+
+        rows = trio.run(count)
+    assert {(r["view"], r["demotions"]) for r in rows} == {(0, 0)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from cluster import ALICE, BOB, Cluster
+from cluster import ALICE, BOB, Cluster, Member
 
 from pbft.application import Application, Context
 from pbft.batch import ClientRequest, encode_batch, open_body, operations_body
@@ -391,6 +391,67 @@ def test_a_client_cannot_do_the_same_to_each_primary_in_turn() -> None:
     next_primary.wait_again((signed,))
     assert next_primary.oldest_awaited(1) == signed.digest
     assert next_primary.next_batch(1) == [signed]
+
+
+def unknown_at(m: Member) -> list[tuple[ClientRequest, bool]]:
+    """Let a member's authentication not know signatures; returns what it was asked to verify, and whether urgently."""
+    asked: list[tuple[ClientRequest, bool]] = []
+    inbound = m.host.inbound
+    known = inbound._authentication.request_is_authentic
+    inbound._authentication.request_is_authentic = lambda r: None if r.is_signed else known(r)  # type: ignore[method-assign]
+    inbound._defer = lambda request, urgent: asked.append((request, urgent)) is None
+    return asked
+
+
+def verdict(m: Member, request: ClientRequest, good: bool) -> None:
+    """The signature was looked at."""
+    m.host.inbound._authentication.request_is_authentic = lambda r: good  # type: ignore[method-assign]
+    m.host.inbound.on_verified([(request, good)])
+    m.flush()
+
+
+def test_a_proposal_waits_for_a_signature_that_is_being_verified() -> None:
+    """No PREPARE, and no NACK either, before the verdict; then one or the other."""
+    for good in (True, False):
+        c = Cluster()
+        c.open()
+        asked = unknown_at(c.members[1])
+        c.primary.give(ALICE, c.request(authenticator=b"\x01"))
+        [(_, _, proposal)] = c.take(PrePrepare)[:1]
+        c.members[1].give(0, proposal)
+        assert not c.take(Prepare, 1) and not c.take(Nack, 1)
+        [(request, urgent)] = asked
+        assert urgent
+        verdict(c.members[1], request, good)
+        assert bool(c.take(Prepare, 1)) is good
+        assert bool(c.take(Nack, 1)) is not good
+
+
+def test_a_request_waits_for_its_signature_once() -> None:
+    """A copy that comes meanwhile is not verified again; after the verdict the request is taken, or refused."""
+    for good in (True, False):
+        c = Cluster()
+        c.open()
+        asked = unknown_at(c.primary)
+        message = c.request(authenticator=b"\x01")
+        c.primary.give(ALICE, message)
+        c.primary.give(ALICE, message)
+        [(request, urgent)] = asked
+        assert not urgent and not c.take(PrePrepare)
+        verdict(c.primary, request, good)
+        assert bool(c.take(PrePrepare)) is good
+        assert c.primary.refused(ALICE, "unauthentic-request") == (not good)
+
+
+def test_a_client_with_too_much_to_verify_is_told_to_back_off() -> None:
+    """`busy`, and counted."""
+    c = Cluster()
+    c.open()
+    unknown_at(c.primary)
+    c.primary.host.inbound._defer = lambda request, urgent: False
+    c.primary.give(ALICE, c.request(authenticator=b"\x01"))
+    assert c.primary.refused(ALICE, "too-often") == 1
+    assert [m.reason for _, _, m in c.take(Refusal)] == ["busy"]
 
 
 def test_a_request_with_too_many_operations_is_refused() -> None:

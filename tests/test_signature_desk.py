@@ -1,0 +1,105 @@
+"""Client signatures are verified in batches off the event loop: fair, bounded, proposals first. Rule 1.17, 4 #26."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from pbft.authentication import KeyAuthentication
+from pbft.batch import ClientRequest, operations_body, signature_body
+from pbft.config import Group, Tunables
+from pbft.crypto import PrivateKey, client_id
+from pbft.signature_desk import PER_CLIENT, PER_TURN, WAITING_PER_CLIENT, SignatureDesk
+
+CLIENTS = [PrivateKey.from_seed(bytes([i]) * 32) for i in range(1, 4)]
+IDS = [client_id(key.public) for key in CLIENTS]
+GROUP = Group(
+    b"c" * 32,
+    "app",
+    tuple(bytes([i]) * 32 for i in range(4)),
+    {i: key.public.raw for i, key in zip(IDS, CLIENTS, strict=True)},
+    Tunables(signed_requests=1),
+)
+
+
+def signed(client: int, number: int, by: int | None = None) -> ClientRequest:
+    """A request of a client, signed by itself or by somebody else."""
+    body = operations_body(IDS[client], 1 << 16, number, 0, 255, [b"op"])
+    digest = ClientRequest(body, b"").digest
+    key = CLIENTS[client if by is None else by]
+    return ClientRequest(body, b"\x01" + key.sign(signature_body(GROUP.cluster, GROUP.epoch, digest)))
+
+
+class Turns:
+    """A desk whose turns are recorded."""
+
+    def __init__(self) -> None:
+        self.authentication = KeyAuthentication(GROUP, 0)
+        self.authentication.defers = True
+        self.turns: list[list[tuple[ClientRequest, bool]]] = []
+        self.desk = SignatureDesk(self.authentication, self.turns.append)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.desk.run)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def verdicts(self, count: int) -> list[tuple[ClientRequest, bool]]:
+        with trio.fail_after(10):
+            while sum(map(len, self.turns)) < count:
+                await trio.sleep(0.001)
+        return [row for turn in self.turns for row in turn]
+
+
+async def test_verdicts_are_told_and_remembered() -> None:
+    """A good signature, and one of somebody else; neither is looked at twice."""
+    t = Turns()
+    good, forged = signed(0, 1), signed(1, 1, by=2)
+    assert t.authentication.request_is_authentic(good) is None
+    async with t.running():
+        assert t.desk.submit(good, False) and t.desk.submit(forged, True)
+        told = await t.verdicts(2)
+    assert {(r.digest, verdict) for r, verdict in told} == {(good.digest, True), (forged.digest, False)}
+    assert t.authentication.request_is_authentic(good) is True
+    assert t.authentication.request_is_authentic(forged) is False
+    honest = ClientRequest(forged.body, signed(1, 1).authenticator)
+    assert t.authentication.request_is_authentic(honest) is None  # a forgery does not speak for the honest copy
+
+
+async def test_a_client_that_floods_waits_for_itself() -> None:
+    """One turn takes a bounded share of each client; beyond a bound more of it is refused."""
+    t = Turns()
+    flood = [signed(0, i) for i in range(1, WAITING_PER_CLIENT + 1)]
+    assert all(t.desk.submit(r, False) for r in flood)
+    assert not t.desk.submit(signed(0, 9999), False)
+    late = signed(1, 1)
+    assert t.desk.submit(late, False)
+    async with t.running():
+        await t.verdicts(len(flood) + 1)
+    assert late in [r for r, _ in t.turns[0]]
+    assert sum(r.client == IDS[0] for r, _ in t.turns[0]) == PER_CLIENT
+    assert max(map(len, t.turns)) <= PER_TURN
+
+
+async def test_what_a_proposal_needs_goes_first() -> None:
+    """Urgent ones are in the first turn, whatever waits."""
+    t = Turns()
+    for i in range(1, 100):
+        t.desk.submit(signed(0, i), False)
+    urgent = signed(2, 1)
+    t.desk.submit(urgent, True)
+    async with t.running():
+        await t.verdicts(100)
+    assert t.turns[0][0][0] == urgent
+
+
+@pytest.mark.parametrize("authenticator", [b"", b"\x00" + bytes(96), b"\x02" + bytes(64)])
+def test_in_the_robust_profile_only_signatures_count(authenticator: bytes) -> None:
+    """MACs that a client can make partly wrong are not looked at."""
+    request = ClientRequest(signed(0, 1).body, authenticator)
+    assert KeyAuthentication(GROUP, 0).request_is_authentic(request) is False
