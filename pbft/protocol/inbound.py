@@ -63,6 +63,7 @@ class Inbound:
         self._clients = replica.core.group.clients
         self._early: dict[int, deque[tuple[int, bytes]]] = {}
         """Sender -> (view, message) of views that have not begun here. Bounded for each sender, the oldest go."""
+        self._early_bytes: dict[int, int] = {}
         self._view = replica.core.view
         self.last_request: tuple[int, int] | None = None
         """(client, session) of the last authentic request: where its replies are to go."""
@@ -100,11 +101,12 @@ class Inbound:
         return replica.on_message(sender, message)
 
     def _keep_early(self, sender: int, view: int, body: bytes) -> Refused:
-        if len(body) <= _EARLY_BYTES:
-            early = self._early.setdefault(sender, deque(maxlen=_EARLY_MESSAGES))
-            early.append((view, body))
-            while sum(len(b) for _, b in early) > _EARLY_BYTES:
-                early.popleft()
+        early = self._early.setdefault(sender, deque())
+        early.append((view, body))
+        kept = self._early_bytes.get(sender, 0) + len(body)
+        while kept > _EARLY_BYTES or len(early) > _EARLY_MESSAGES:
+            kept -= len(early.popleft()[1])
+        self._early_bytes[sender] = kept
         return self._replica.core.refuse(sender, Refused.OTHER_VIEW)
 
     def take_up_early(self) -> None:
@@ -113,7 +115,7 @@ class Inbound:
         if view == self._view:
             return
         self._view = view
-        early, self._early = self._early, {}
+        early, self._early, self._early_bytes = self._early, {}, {}
         for sender, messages in early.items():
             for message_view, body in messages:
                 if message_view == view:
@@ -160,6 +162,9 @@ class Inbound:
         request = ClientRequest(message.body, message.authenticator)
         if is_client(sender) and sender != request.client:
             return self._replica.core.refuse(sender, Refused.WRONG_ROLE)  # a client speaks for itself alone
+        if sender == request.client and self._replica.requests.answer_known(request, self._replica.delivery.executed):
+            self.last_request = (request.client, request.session)
+            return None
         authentic = request.client in self._clients and self._authentication.request_is_authentic(request)
         if authentic is None:
             return self._wait_for_verdict(sender, message, request)

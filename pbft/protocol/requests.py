@@ -171,6 +171,16 @@ class Requests:
             return request.is_signed
         return request.digest in self.in_flight or self.queue.get(request) is not None
 
+    def answer_known(self, request: ClientRequest, executed: int) -> bool:
+        """Whether the replicated table answers the request already; then it does, and no signature is looked at: the
+        link says that it is the client's own question (4 #26)."""
+        if request.client not in self._core.group.clients or self.is_too_large(request):
+            return False
+        if self._mirror.judge(request, executed) is not Verdict.ANSWERED:
+            return False
+        self._core.effects.answers.append(request)
+        return True
+
     def is_too_large(self, request: ClientRequest) -> bool:
         """Whether it exceeds what one REQUEST may carry."""
         t = self._core.tunables

@@ -443,6 +443,21 @@ def test_a_request_waits_for_its_signature_once() -> None:
         assert c.primary.refused(ALICE, "unauthentic-request") == (not good)
 
 
+@pytest.mark.scenario("G18")
+def test_a_request_that_is_answered_already_costs_no_verification() -> None:
+    """The table has its answer, and the link says whose question it is."""
+    c = Cluster()
+    c.open()
+    message = c.request()
+    c.primary.give(ALICE, message)
+    c.settle()
+    asked = unknown_at(c.primary)
+    for _ in range(20):
+        c.primary.give(ALICE, message._replace(authenticator=b"\x01"))
+    assert not asked
+    assert len(c.take(Reply, 0)) == 20
+
+
 def test_a_client_with_too_much_to_verify_is_told_to_back_off() -> None:
     """`busy`, and counted."""
     c = Cluster()
