@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from pbft.cli.output import table
@@ -23,6 +24,7 @@ from pbft.misbehaviour import split
 from pbft.misbehaviour import table as misbehaviours
 from pbft.simulation.mutants import MUTANTS, Mutant, hunt
 from pbft.simulation.network import Weather
+from pbft.simulation.regressions import keep, load
 from pbft.simulation.run import Outcome, shrink, simulate
 from pbft.simulation.scenario import FAULTS, Scenario
 from pbft.simulation.services import SERVICES
@@ -49,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mutants", action="store_true", help="look for each seeded bug instead, up to --runs runs each"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="add a failing scenario, made simple, to FILE")
+    parser.add_argument("--from", type=Path, dest="kept", metavar="FILE", help="play the scenarios kept in FILE")
     parser.add_argument("--json", action="store_true")
 
 
@@ -60,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     runs = args.runs if args.runs is not None else 1 if args.seed is not None else 100
     draw = _drawing(args)
     begun = time.monotonic()
-    scenarios = [draw(seed) for seed in range(first, first + runs)]
+    scenarios = [draw(seed) for seed in range(first, first + runs)] if args.kept is None else load(args.kept)
+    runs = len(scenarios)
     if args.trace and runs == 1:
         return _report(simulate(scenarios[0], print), args, begun, 1)
     events = executed = 0
@@ -153,6 +158,8 @@ def _report(outcome: Outcome, args: argparse.Namespace, begun: float, count: int
         print(f"seed {outcome.scenario.seed}: {outcome.executed} batches, {outcome.calls} calls, no oracle failed")
         return code
     small = shrink(outcome)
+    if args.keep is not None:
+        keep(args.keep, small.scenario, f"{small.kind}: {small.oracle}: {small.text}"[:200])
     if args.json:
         print(
             json.dumps(
