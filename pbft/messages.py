@@ -51,7 +51,10 @@ class PrePrepare(NamedTuple):
 
 @wire.register(3, view, sequence, digest32)
 class Prepare(NamedTuple):
-    """PREPARE(v, n, d): this backup accepted d at n in v, holds its body, durably. Backup -> all. [CL99 §4.2]"""
+    """PREPARE(v, n, d): this backup accepted d at n in v, holds its body, durably. Backup -> all. [CL99 §4.2]
+
+    Of what a NEW-VIEW chose the primary sends it too: a NEW-VIEW names batches whose bodies its sender may lack.
+    """
 
     view: int
     number: int

@@ -23,6 +23,7 @@ from pbft.messages import (
     Fetch,
     Message,
     Nack,
+    NewView,
     Prepare,
     PrePrepare,
     Refusal,
@@ -30,6 +31,8 @@ from pbft.messages import (
     Request,
     Stable,
     Status,
+    Suspect,
+    ViewChange,
     decode,
     encode,
     signed_body,
@@ -175,6 +178,8 @@ def test_type_confusion_is_refused(family: Family, number: int, data: st.DataObj
 D = bytes(32)
 SEAL = bytes(160)
 CP = (1, 2, 128, D, 3, 4, SEAL)
+VC = (1, 2, 5, 128, ((128, D),), ((129, D, 4),), ((129, D, 4),), SEAL)
+NV = (1, 2, 5, ((1, D),), SEAL, (VC,))
 
 
 def _cbor(*fields: Any) -> bytes:
@@ -248,7 +253,9 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "seal of 159 bytes": (_cbor(5, *CP[:6], SEAL[1:]), "length"),
     "seal of 161 bytes": (_cbor(5, 1, 0, 4, D, 1, 1, SEAL + b"\0"), "length"),
     "authenticator of 16,385 bytes": (_cbor(1, b"", bytes((1 << 14) + 1)), "length"),
-    "bitmap of 16,385 bytes": (_cbor(7, 0, 0, 0, 0, b"", bytes((1 << 14) + 1)), "length"),
+    "STATUS without what is known of views": (_cbor(7, 0, 0, 0, 0, b"", b""), "length"),
+    "bitmap of 16,385 bytes": (_cbor(7, 0, 0, 0, 0, 0, b"", bytes((1 << 14) + 1), b""), "length"),
+    "bitmap of VIEW-CHANGEs of 16,385 bytes": (_cbor(7, 0, 0, 0, 0, 0, b"", b"", bytes((1 << 14) + 1)), "length"),
     "reason of 65 bytes": (_cbor(13, 0, 1, 1, "x" * 65), "length"),
     "reason of 33 letters of 2 bytes": (_cbor(13, 0, 1, 1, "ö" * 33), "length"),
     "COMMITTED of nothing": (_cbor(6, 1, ()), "length"),
@@ -263,6 +270,35 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "certificate of 4,097": (_cbor(10, ((),) * 4097), "length"),
     "REPLY without rows": (_cbor(12, 0, 1, ()), "length"),
     "REPLY of 16,385 rows": (_cbor(12, 0, 1, ((),) * 16385), "length"),
+    # of view changes
+    "SUSPECT of nothing": (_cbor(14), "length"),
+    "SUSPECT with a number": (_cbor(14, 1, 2), "length"),
+    "SUSPECT of True": (_cbor(14, True), "type"),
+    "SUSPECT of -1": (_cbor(14, -1), "range"),
+    "VIEW-CHANGE without a seal": (_cbor(15, *VC[:7]), "length"),
+    "VIEW-CHANGE with a seal of 159 bytes": (_cbor(15, *VC[:7], SEAL[1:]), "length"),
+    "VIEW-CHANGE of sender 65536": (_cbor(15, 65536, *VC[1:]), "range"),
+    "VIEW-CHANGE with no checkpoint": (_cbor(15, *VC[:4], (), *VC[5:]), "length"),
+    "VIEW-CHANGE with 4,097 checkpoints": (_cbor(15, *VC[:4], ((),) * 4097, *VC[5:]), "length"),
+    "VIEW-CHANGE with a checkpoint of three": (_cbor(15, *VC[:4], ((128, D, 0),), *VC[5:]), "length"),
+    "VIEW-CHANGE with 131,073 P entries": (_cbor(15, *VC[:5], ((),) * 131_073, *VC[6:]), "length"),
+    "VIEW-CHANGE with a P entry of two": (_cbor(15, *VC[:5], ((129, D),), *VC[6:]), "length"),
+    "VIEW-CHANGE with a P entry of a short digest": (_cbor(15, *VC[:5], ((129, D[1:], 4),), *VC[6:]), "length"),
+    "VIEW-CHANGE with a P entry of view null": (_cbor(15, *VC[:5], ((129, D, None),), *VC[6:]), "type"),
+    "VIEW-CHANGE with a P that is bytes": (_cbor(15, *VC[:5], b"", *VC[6:]), "type"),
+    "VIEW-CHANGE with 262,145 Q entries": (_cbor(15, *VC[:6], ((),) * 262_145, SEAL), "length"),
+    "VIEW-CHANGE with a Q entry of four": (_cbor(15, *VC[:6], ((129, D, 4, 5),), SEAL), "length"),
+    "VIEW-CHANGE with a Q entry of number -1": (_cbor(15, *VC[:6], ((-1, D, 4),), SEAL), "range"),
+    "NEW-VIEW without what it names": (_cbor(16, *NV[:5]), "length"),
+    "NEW-VIEW that names nothing": (_cbor(16, *NV[:3], (), *NV[4:]), "length"),
+    "NEW-VIEW that brings nothing": (_cbor(16, *NV[:5], ()), "length"),
+    "NEW-VIEW that names 4,097": (_cbor(16, *NV[:3], ((),) * 4097, *NV[4:]), "length"),
+    "NEW-VIEW that brings 4,097": (_cbor(16, *NV[:5], ((),) * 4097), "length"),
+    "NEW-VIEW that names a stranger by text": (_cbor(16, *NV[:3], (("1", D),), *NV[4:]), "type"),
+    "NEW-VIEW with a seal of 161 bytes": (_cbor(16, *NV[:4], SEAL + b"\0", NV[5]), "length"),
+    "NEW-VIEW with a VIEW-CHANGE's number inside": (_cbor(16, *NV[:5], ((15, *VC),)), "length"),
+    "NEW-VIEW with a VIEW-CHANGE without a seal": (_cbor(16, *NV[:5], (VC[:7],)), "length"),
+    "NEW-VIEW with bytes for a VIEW-CHANGE": (_cbor(16, *NV[:5], (b"",)), "type"),
     # canonical
     "number in 2 bytes": (b"\x84\x18\x03\x00\x01\x58\x20" + D, "canonical"),
     "view in 9 bytes": (b"\x84\x03\x1b" + bytes(8) + b"\x01\x58\x20" + D, "canonical"),
@@ -389,6 +425,12 @@ def test_empty_and_binary_payloads_survive(payload: bytes) -> None:
 ONE, TWO = bytes(range(32)), bytes(range(32, 64))
 CHECKPOINT = Checkpoint(2, 7, 128, ONE, 3, 1000, b"\x5e" * 160)
 _ONE, _TWO, _SEAL = "5820" + ONE.hex(), "5820" + TWO.hex(), "58a0" + "5e" * 160
+VIEW_CHANGE = ViewChange(
+    2, 7, 300, 128, ((128, ONE), (256, TWO)), ((129, ONE, 1),), ((129, ONE, 1), (130, TWO, 299)), b"\x5e" * 160
+)
+_VIEW_CHANGE = (
+    f"020719012c188082821880{_ONE}82190100{_TWO}81831881{_ONE}0182831881{_ONE}01831882{_TWO}19012b{_SEAL}"  # no number
+)
 
 GOLDEN: list[tuple[Message, str]] = [
     (Request(b"body", b"\x01sig"), "830144626f64794401736967"),
@@ -405,6 +447,10 @@ GOLDEN: list[tuple[Message, str]] = [
     (Reply(0, 1 << 32, ((1, True, ONE, b"r"), (2, False, TWO, b""))),
      f"840c001b0000000100000000828401f5{_ONE}41728402f4{_TWO}40"),
     (Refusal(0, 1, 2, "busy"), "850d0001026462757379"),
+    (Suspect(300), "820e19012c"),
+    (VIEW_CHANGE, f"890f{_VIEW_CHANGE}"),
+    (NewView(1, 0, 300, ((2, TWO),), b"\x5e" * 160, (VIEW_CHANGE,)),
+     f"8710010019012c818202{_TWO}{_SEAL}8188{_VIEW_CHANGE}"),
 ]  # fmt: skip
 
 
@@ -430,13 +476,24 @@ def test_signed_bytes_are_canonical_and_name_their_context() -> None:
     assert CHECKPOINT._replace(seal=SEAL).signed_body(cluster, 6) == CHECKPOINT.signed_body(cluster, 6)
 
 
-@given(st.data())
-def test_two_signed_bodies_are_equal_only_if_everything_is(data: st.DataObject) -> None:
-    """Changing cluster, epoch, or any field but the seal changes the bytes under the seal."""
-    number = 5
+def test_a_new_view_signs_what_it_names_and_not_what_it_brings() -> None:
+    """So that a relay which attaches something else is to blame, and not the primary; the digest that it is named by
+    covers a VIEW-CHANGE's seal too, so that one with a bad seal is the primary's fault (1.3)."""
+    cluster = b"c" * 32
+    new_view = NewView(1, 0, 300, ((2, VIEW_CHANGE.digest),), SEAL, (VIEW_CHANGE,))
+    assert cbor2.loads(new_view.signed_body(cluster, 6)) == [1, cluster, 6, 16, 1, 0, 300, [[2, VIEW_CHANGE.digest]]]
+    other = VIEW_CHANGE._replace(seal=SEAL)
+    assert new_view._replace(view_changes=(other,)).signed_body(cluster, 6) == new_view.signed_body(cluster, 6)
+    assert other.signed_body(cluster, 6) == VIEW_CHANGE.signed_body(cluster, 6) and other.digest != VIEW_CHANGE.digest
+
+
+@pytest.mark.parametrize(("number", "signed"), [(5, 6), (15, 7), (16, 4)], ids=["Checkpoint", "ViewChange", "NewView"])
+@given(data=st.data())
+def test_two_signed_bodies_are_equal_only_if_everything_is(number: int, signed: int, data: st.DataObject) -> None:
+    """Changing cluster, epoch, or any field before the seal changes the bytes under the seal."""
     one, two = (data.draw(instances_of(wire, number)) for _ in range(2))
     contexts = st.tuples(st.binary(min_size=1, max_size=2), st.integers(0, 2))
     first, second = data.draw(contexts), data.draw(contexts)
-    same = one[:-1] == two[:-1] and first == second
+    same = one[:signed] == two[:signed] and first == second
     assert (one.signed_body(*first) == two.signed_body(*second)) is same
-    assert signed_body(*first, number, *one[:-1]) == one.signed_body(*first)
+    assert signed_body(*first, number, *one[:signed]) == one.signed_body(*first)

@@ -2,11 +2,13 @@
 
     python tests/fuzz/fuzz_codec.py --seconds 60 [--seed N]
 
-An input is a short play: who sends which bytes, when the disk is done, when time passes. It is given to a replica of a
-group of four, once as backup and once as primary, with K = 2 so that checkpoints and the window are in reach. Inputs
-that reach new lines of code are kept and varied further. A finding is any exception, any broken invariant, any message
-that decodes and does not encode to the same bytes, and any message sent that does not decode. Senders may be more than
-f at once: what is tried is that a replica stays sane, not that the group agrees. Exit code 1 if there are findings.
+An input is a short play: who sends which bytes, when the disk is done, when time passes, when the replica crashes and
+comes back from what is on disk. It is given to a replica of a group of four, once as backup and once as primary, with
+K = 2 so that checkpoints and the window are in reach; view changes lead through views with other primaries. Inputs that
+reach new lines of code are kept and varied further. A finding is any exception, any broken invariant, any message that
+decodes and does not encode to the same bytes, any message sent that does not decode or that contradicts what was sent
+before, crashes or not. Senders may be more than f at once: what is tried is that a replica stays sane, not that the
+group agrees. Exit code 1 if there are findings.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, cast
 
 import cbor2
 
 from pbft.batch import (
+    NULL_BATCH,
     ClientRequest,
     Kind,
     decode_batch,
@@ -47,6 +50,7 @@ from pbft.messages import (
     Fetch,
     Message,
     Nack,
+    NewView,
     Prepare,
     PrePrepare,
     Refusal,
@@ -55,18 +59,20 @@ from pbft.messages import (
     Sealed,
     Stable,
     Status,
+    Suspect,
+    ViewChange,
     decode,
     encode,
 )
 from pbft.protocol.core import Refused
 from pbft.protocol.inbound import Inbound
-from pbft.protocol.records import decode_record, encode_record
-from pbft.protocol.replica import Replica
+from pbft.protocol.records import Record, decode_record, encode_record
+from pbft.protocol.replica import Replica, fold
 
 Step = tuple[int, bytes]
-"""(sender, message), or (TICK | DISK, b"")."""
+"""(sender, message), or (TICK | DISK | CRASH, b"")."""
 Play = list[Step]
-TICK, DISK = -1, -2
+TICK, DISK, CRASH = -1, -2, -3
 ALICE, BOB = CLIENT_PRINCIPAL + 1, CLIENT_PRINCIPAL + 2
 SENDERS = (0, 1, 2, 3, ALICE, BOB)
 WALL = 1_700_000_000_000_000
@@ -75,7 +81,7 @@ GROUP = Group(
     app="fuzz",
     replicas=tuple(bytes([i]) * 32 for i in range(4)),
     clients={ALICE: b"a" * 32, BOB: b"b" * 32},
-    tunables=Tunables(checkpoint_interval=2, log_window=4, pending_per_client=4, pending_total=6),
+    tunables=Tunables(checkpoint_interval=2, log_window=4, pending_per_client=4, pending_total=6, view_timeout=500),
 )
 
 
@@ -87,13 +93,20 @@ def state_digest(number: int) -> bytes:
     return digest(b"fuzz-state", number.to_bytes(8, "big"))
 
 
-def seal(checkpoint: Sealed) -> bytes:
+def seal(message: Sealed) -> bytes:
     """Stands for a signature: only the fields themselves give it."""
-    return blake2b(checkpoint.signed_body(GROUP.cluster, 0), digest_size=32).digest() * 5
+    return blake2b(message.signed_body(GROUP.cluster, 0), digest_size=32).digest() * 5
+
+
+def sealed(message: Any) -> Any:
+    """The same with a good seal; a NEW-VIEW names what it brings."""
+    if isinstance(message, NewView):
+        message = message._replace(named=tuple((m.sender, m.digest) for m in message.view_changes))
+    return message._replace(seal=seal(message))
 
 
 class FakeAuthentication:
-    """Requests whose authenticator begins with 0 or 1 are authentic. A CHECKPOINT is if its seal fits, or if it is of
+    """Requests whose authenticator begins with 0 or 1 are authentic. What is sealed is if its seal fits, or if it is of
     replica 3, which signs anything."""
 
     def request_is_authentic(self, request: ClientRequest) -> bool:
@@ -108,23 +121,37 @@ class World:
 
     def __init__(self, me: int) -> None:
         self.me = me
-        self.replica = Replica(GROUP, me, lambda body: blake2b(body, digest_size=32).digest() * 5, b"secret")
-        self.inbound = Inbound(self.replica, FakeAuthentication())
         self.now = 0.0
+        self.records: list[Record] = []
+        self.said: dict[tuple[Any, ...], object] = {}
+        """What was sent for one view and number, one view, or one checkpoint: nothing else may be sent for it."""
+        self.left = 0
+        """The highest view for which it has sent VIEW-CHANGE: no vote below it any more."""
+        self.boot(0)
+
+    def boot(self, durable: int) -> None:
+        """Start from the records up to `durable`."""
+        del self.records[durable:]
         self.counts: dict[int, int] = {}
         self.sessions: dict[int, int] = {}
-        self.replica.set_time(0.0, WALL)
-        self.replica.start(0, 1, ExecutionStart(0, bytes(32), (), ()))
+        log = fold(GROUP, list(enumerate(self.records, 1)))
+        self.replica = Replica(GROUP, self.me, lambda b: blake2b(b, digest_size=32).digest() * 5, b"secret", log)
+        self.inbound = Inbound(self.replica, FakeAuthentication())
+        self.replica.set_time(self.now, WALL)
+        self.replica.start(durable, 1, ExecutionStart(0, bytes(32), (), ()))
         self.settle()
 
     def step(self, sender: int, body: bytes) -> None:
         """One event of the play, and all that follows from it."""
         if sender == TICK:
-            self.now += 0.3
-            self.replica.set_time(self.now, WALL + int(self.now * 1e6))
-            self.replica.on_tick()
+            for _ in range(6):
+                self.now += 0.05
+                self.replica.set_time(self.now, WALL + int(self.now * 1e6))
+                self.replica.on_tick()
         elif sender == DISK:
             self.replica.on_durable(self.replica.core.outbox.position)
+        elif sender == CRASH:
+            self.boot(self.replica.core.outbox.durable)
         elif sender != self.me:
             check_bytes(body)
             answer = self.inbound.receive(sender, body)
@@ -135,13 +162,16 @@ class World:
         """Carry out effects until there are none, then look at the invariants."""
         replica = self.replica
         for _ in range(100):
+            self.inbound.take_up_early()
             replica.finish()
             effects = replica.take_effects()
             for record in effects.records:
                 assert decode_record(encode_record(record)) == record, f"{record!r} does not survive the log"
+            self.records += effects.records
             for send in effects.sends:
                 assert send.position <= replica.core.outbox.durable, f"{send!r} said before durable"
                 assert decode(encode(send.message)) == send.message, f"{send.message!r} does not decode"
+                self.remember(send.message)
             for number, batch in effects.execute:
                 replica.on_executed(self.execute(number, batch))
             for request in effects.answers:
@@ -155,6 +185,25 @@ class World:
             raise AssertionError("the effects of one event never end")
         assert len(replica.core.refused) <= (len(SENDERS)) * len(Refused), "counters of refusals grow"
         replica.status()
+
+    def remember(self, message: Message) -> None:
+        """Nothing that it sends contradicts what it has sent."""
+        key: tuple[Any, ...]
+        match message:
+            case PrePrepare(view, number, said, _) | Prepare(view, number, said):
+                key = ("vote", view, number)
+            case Commit(view, number, said):
+                key = ("commit", view, number)
+            case ViewChange() | NewView() if message.sender == self.me:
+                key, said = (type(message), message.view), message
+                self.left = max(self.left, message.view)
+            case Checkpoint() if message.sender == self.me:
+                key, said = ("checkpoint", message.number), message.digest
+            case _:
+                return
+        assert self.said.setdefault(key, said) == said, f"{message!r} contradicts {self.said[key]!r}"
+        if isinstance(message, PrePrepare | Prepare | Commit):
+            assert message.view >= self.left, f"{message!r} after VIEW-CHANGE for {self.left}"
 
     def execute(self, number: int, batch: Any) -> Executed:
         """A session table of the simplest kind."""
@@ -251,16 +300,64 @@ def seeds() -> list[Play]:
         *((2, encode(Body(n, b.digest, b.encoded))) for n, b in enumerate(batches, 1)),
         (DISK, b""),
     ]
+    own_state = ((0, bytes(32)),)
+
+    def view_change(i: int, view: int, prepared: Any = (), low: int = 0, signed: Any = own_state) -> ViewChange:
+        entries = tuple((n, batches[n - 1].digest, v) for n, v in prepared)
+        return cast(ViewChange, sealed(ViewChange(i, 0, view, low, signed, entries, entries, b"")))
+
+    def new_view(view: int, *named: ViewChange) -> NewView:
+        return cast(NewView, sealed(NewView(view % 4, 0, view, (), b"", named)))
+
+    def again(view: int, *numbers: int, null: int = 0) -> Play:
+        """The new view's votes for what it begins with, and for what its primary proposes."""
+        rounds: Play = []
+        for n in numbers:
+            b = NULL_BATCH if n == null else batches[n - 1]
+            rounds += [(view % 4, encode(PrePrepare(view, n, b.digest, b.encoded)))]
+            rounds += [(i, encode(Prepare(view, n, b.digest))) for i in range(4)]
+            rounds += [(DISK, b""), *((i, encode(Commit(view, n, b.digest))) for i in range(4)), (DISK, b"")]
+        return rounds
+
+    def change(view: int, *prepared: tuple[int, int]) -> Play:
+        """To `view`: f+1 VIEW-CHANGEs pull, q of them begin it, for its primary too."""
+        s = [view_change(i, view, prepared) for i in range(4)]
+        told: Play = [(m.sender, encode(m)) for m in s[::-1]]
+        return [*told, (DISK, b""), (view % 4, encode(new_view(view, *s[1:]))), (DISK, b"")]
+
+    suspected: Play = [(i, encode(Suspect(view))) for view in (0, 1, 2) for i in (2, 3)]
+    stuck: Play = [(ALICE, encode(opens[0].message())), *((TICK, b"") for _ in range(4)), *suspected, (DISK, b"")]
+    undecided = new_view(3, *(view_change(i, 3, ((1, 0),) if i == 2 else ()) for i in (0, 1, 2)))
+    short = new_view(3, *(view_change(i, 3) for i in (0, 1)))
+    late = [view_change(i, 2, ((3, 0),), 2, ((2, state_digest(2)),)) for i in range(4)]
+    of_views: list[Play] = [
+        suspected,
+        stuck,
+        [*stuck, (CRASH, b""), *change(1)],
+        change(1),
+        [*change(1), *again(1, 1, 2), (CRASH, b""), *again(1, 3), *change(2, (1, 1), (2, 1)), *again(2, 1, 2, 3)],
+        [*vote(1), *vote(2), *change(2, (1, 0), (2, 0)), *again(2, 1, 2, 3), (TICK, b"")],
+        [*again(2, 1, 2), *change(2), (DISK, b""), (DISK, b""), (CRASH, b"")],
+        [*vote(1), *change(3, (1, 0), (3, 0)), *again(3, 1, 2, 3, null=2), *votes[:3], (TICK, b""), (CRASH, b"")],
+        [*change(2)[:2], (DISK, b""), (CRASH, b""), (2, encode(Status(0, 0, 0, 0, 1, b"", b"", b""))), *suspected],
+        [(0, encode(view_change(0, 1))), (2, encode(view_change(2, 3))), (3, encode(undecided)), (3, encode(short))],
+        [*vote(1), *vote(2), *votes[:3], *vote(3), *((m.sender, encode(m)) for m in late),
+         (2, encode(new_view(2, *late[1:]))), (DISK, b""), *again(2, 3, 4), *votes[3:]],
+        [*change(4), *again(4, 1), (2, encode(new_view(4, *(view_change(i, 4) for i in (0, 1, 2))))), *suspected],
+    ]  # fmt: skip
     each: list[Message] = [
+        Suspect(0), view_change(2, 1), view_change(3, 9, ((1, 0), (2, 3))), new_view(2, *late[:3]), undecided, short,
+        Status(1, 3, 0, 0, 1, b"", b"", b"\x0f"),
         calls[0].message(), opens[0].message(), doubtful.message(), Status(0, 0, 0, 0, 1, b"\x01", b"", b""),
-        Status(0, 1, 2, 2, 1, b"", b"\xff" * 20, b"\x07"), Fetch(tuple(enumerate(digests, 1))), Nack(1, ALICE, calls[0].digest),
-        Stable(tuple(checkpoints[:3])), Stable(tuple(checkpoints[3:])), Reply(0, 1, ((1, False, bytes(32), b""),)),
+        Status(0, 1, 2, 2, 1, b"", b"\xff" * 20, b"\x07"), Fetch(tuple(enumerate(digests, 1))),
+        Nack(1, ALICE, calls[0].digest), Stable(tuple(checkpoints[:3])), Stable(tuple(checkpoints[3:])),
+        Reply(0, 1, ((1, False, bytes(32), b""),)),
         Refusal(0, 1, 1, "busy"),
     ]  # fmt: skip
     single: list[Play] = [[(sender, encode(m)), (DISK, b""), (TICK, b"")] for m in each for sender in (2, ALICE)]
     normal = [*vote(1), *vote(2), *votes[:3], *vote(3), (TICK, b""), *vote(4), *votes[3:], (DISK, b""), (TICK, b"")]
     client: Play = [(ALICE, encode(r.message())) for r in (opens[0], *calls)] + [(TICK, b""), (DISK, b"")]
-    return [normal, learn, learn + votes, client, client + normal, *single, [(0, b""), (2, b"\xff")]]
+    return [normal, learn, learn + votes, client, client + normal, *of_views, *single, [(0, b""), (2, b"\xff")]]
 
 
 # ---- variation
@@ -288,7 +385,7 @@ class Mutator:
             if what == 0:
                 steps[at:at] = rng.choice(corpus)[: rng.randrange(1, 8)]
             elif what == 1:
-                steps.insert(at, (rng.choice((TICK, DISK)), b""))
+                steps.insert(at, (rng.choice((TICK, DISK, DISK, CRASH)), b""))
             elif at == len(steps):
                 steps.append((rng.choice(SENDERS), rng.randbytes(rng.randrange(40))))
             elif what == 2:
@@ -299,14 +396,26 @@ class Mutator:
                 steps.insert(rng.randrange(len(steps) + 1), steps[at])
             else:
                 steps[at] = (steps[at][0], self.message(steps[at][1]))
-        return steps[:60] or [(TICK, b"")]
+        return steps[:90] or [(TICK, b"")]
 
     def message(self, body: bytes) -> bytes:
-        """A message with something else in it."""
+        """A message with something else in it, often sealed anew."""
         if self.rng.random() < 0.7:
             with suppress(Exception):  # what is no CBOR, or cannot be written as such, is varied as bytes
-                return cbor2.dumps(self.value(cbor2.loads(body)))
+                return self.sealed(cbor2.dumps(self.value(cbor2.loads(body))))
         return self.bytes(body)
+
+    def sealed(self, body: bytes) -> bytes:
+        """With good seals, so that what is inside is looked at."""
+        if self.rng.random() < 0.3:
+            return body
+        with suppress(CodecError):
+            message = decode(body)
+            if isinstance(message, NewView):
+                message = message._replace(view_changes=tuple(map(sealed, message.view_changes)))
+            if isinstance(message, Checkpoint | ViewChange | NewView):
+                return encode(sealed(message))
+        return body
 
     def value(self, value: Any) -> Any:
         """A value with one part of it changed."""

@@ -11,6 +11,7 @@ import pytest
 
 import pbft.batch
 from pbft.protocol.inbound import Inbound
+from pbft.protocol.records import Left
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,37 @@ def test_a_replica_that_learns_catches_up(fuzz_codec: ModuleType) -> None:
     for sender, body in fuzz_codec.seeds()[1]:
         world.step(sender, body)
     assert world.replica.status().last_executed == 4
+
+
+def played(fuzz_codec: ModuleType, me: int, steps: list[tuple[int, bytes]]) -> object:
+    world = fuzz_codec.World(me)
+    for sender, body in steps:
+        world.step(sender, body)
+    return world.replica.status()
+
+
+def test_plays_go_through_view_changes(fuzz_codec: ModuleType) -> None:
+    """Unvaried, some lead both replicas into views 1 to 4, from suspicion, by what others signed and as their primary,
+    over crashes, with batches that are agreed again and NULL between them."""
+    ends = [played(fuzz_codec, me, steps) for me in (0, 1) for steps in fuzz_codec.seeds()]
+    views = {(s.id, s.view): max(t.last_executed for t in ends if (t.id, t.view) == (s.id, s.view)) for s in ends}
+    assert set(views) == {(me, view) for me in (0, 1) for view in range(5)}
+    assert all(views[me, view] >= 3 for me in (0, 1) for view in (2, 3))
+    assert any(s.promised > s.view for s in ends), "some end while a NEW-VIEW is waited for"
+
+
+def test_it_finds_a_vote_that_is_forgotten(fuzz_codec: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the record of a VIEW-CHANGE is lost in a crash, a vote in the view that was left is a finding."""
+    normal, _, _, _, _, suspected, *_ = fuzz_codec.seeds()
+    steps = [*suspected, (fuzz_codec.DISK, b""), (fuzz_codec.CRASH, b""), *normal]
+    assert fuzz_codec.attempt(steps) is None
+    original = fuzz_codec.fold
+
+    def forgetful(group: object, records: list[tuple[int, object]]) -> object:
+        return original(group, [r for r in records if not isinstance(r[1], Left)])
+
+    monkeypatch.setattr(fuzz_codec, "fold", forgetful)
+    assert "after VIEW-CHANGE" in str(fuzz_codec.attempt(steps))
 
 
 @pytest.mark.slow

@@ -294,24 +294,27 @@ class Cluster:
                     self.wire.append((sender, m.me, encode(message)))
         self.settle()
 
+    def move(self) -> None:
+        """Each message that is on the way arrives."""
+        batch, self.wire = self.wire, []
+        for sender, to, body in batch:
+            message = decode(body)
+            if self.dropped(sender, to, message):
+                continue
+            if to >= CLIENT_PRINCIPAL:
+                self.replies.append((sender, to, message))
+                continue
+            if not self.members[to].down:
+                self.members[to].host.receive(sender, body)
+        for m in self.up:
+            m.flush()
+
     def settle(self, rounds: int = 200) -> None:
         """Move messages until none is left."""
         for _ in range(rounds):
             if not self.wire:
                 return
-            batch, self.wire = self.wire, []
-            for sender, to, body in batch:
-                message = decode(body)
-                if self.dropped(sender, to, message):
-                    continue
-                if to >= CLIENT_PRINCIPAL:
-                    self.replies.append((sender, to, message))
-                    continue
-                if not self.members[to].down:
-                    self.members[to].host.receive(sender, body)
-            for m in self.members:
-                if not m.down:
-                    m.flush()
+            self.move()
         raise AssertionError("the messages do not come to an end")
 
     def order(self, count: int = 1, client: int = ALICE) -> None:
@@ -332,8 +335,8 @@ class Cluster:
 
     def wait(self, seconds: float) -> None:
         """So much time passes, in steps that are no pauses of the processes (rule 1.11)."""
-        for _ in range(round(seconds / 0.1)):
-            self.tick_all(0.1)
+        for _ in range(round(seconds / 0.05)):
+            self.tick_all(0.05)
 
     def take(self, kind: type, sender: int | None = None) -> list[tuple[int, int, Message]]:
         """Messages of one type that wait on the wire."""

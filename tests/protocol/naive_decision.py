@@ -70,10 +70,7 @@ def naive_decide(n: int, window: int, s: list[ViewChange]) -> Chosen | None:
         winners = []
         for m in s:
             for _, d, w in [entry for entry in m.prepared if entry[0] == k]:
-                others = [[e for e in x.prepared if e[0] == k] for x in s]
-                a1 = [
-                    x.low < k and all(e[2] < w or e == (k, d, w) for e in es) for x, es in zip(s, others, strict=True)
-                ]
+                a1 = [x.low < k and all(e[0] != k or e[2] < w or e == (k, d, w) for e in x.prepared) for x in s]
                 a2 = [any(e[:2] == (k, d) and e[2] >= w for e in x.preprepared) for x in s]
                 if count(a1) >= q and count(a2) >= f + 1:
                     winners.append((-w, d))
