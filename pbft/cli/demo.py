@@ -35,6 +35,9 @@ VICTIM = 1
 LAST = 3
 """A replica that nothing happens to."""
 CALLERS = 64
+TUNABLES = {"checkpoint_interval": 16, "log_window": 128}
+"""Many checkpoints in a short time, so that whoever signs wrong ones is seen."""
+
 DEADLINE = 55.0
 _BEAT = 1.0
 
@@ -64,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(tempfile.mkdtemp(prefix="pbft-demo-"))
     previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(130))
     try:
-        config = write_cluster(folder / "cluster", app="counter", base_port=_free_ports(8), clients=("demo",))
+        config = write_cluster(
+            folder / "cluster", app="counter", base_port=_free_ports(8), clients=("demo",), tunables=TUNABLES
+        )
         with Children(config, adversaries={ENEMY: "lying-replies"}) as children:
             return trio.run(_play, config, children, args.seconds, args.json)
     except (Failed, BaseExceptionGroup) as error:

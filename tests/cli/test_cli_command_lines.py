@@ -70,7 +70,7 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "peer without an id": ("replica {c} 0 --peer h:7", "pbft: --peer 'h:7' is not ID=HOST:PORT with an ID from 0 to 3"),
     "peer beyond the last": ("replica {c} 0 --peer 4=h:7", "pbft: --peer '4=h:7' is not ID=HOST:PORT with an ID from"),
     "peer at port 0": ("replica {c} 0 --peer 1=h:0", "pbft: --peer: 'h:0' is not host:port with a port between 1 and"),
-    "unknown misbehaviour": ("replica {c} 0 --adversary kind", "error: argument --adversary: invalid choice: 'kind'"),
+    "unknown misbehaviour": ("replica {c} 0 --adversary kind", "'kind' is no misbehaviour; these are: "),
     "log into a folder": (
         "replica {c} 0 --log-file {here}",
         "pbft: --log-file {here} cannot be written (Is a directory)",

@@ -31,7 +31,7 @@ QUICK = {
     "numbers-again": 12,
     "local-eviction": 10,
     "digest-of-memory": 2,
-    "one-reply": 6,
+    "one-reply": 40,
     "no-status": 4,
 }
 """Mutant -> runs within which it is caught. `pbft simulate --mutants` looks for all of them, and takes longer."""
