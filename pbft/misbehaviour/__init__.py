@@ -12,7 +12,7 @@ import heapq
 from random import Random
 
 from pbft.config import ConfigError, Group
-from pbft.messages import Message
+from pbft.messages import Commit, Message, Prepare, PrePrepare
 from pbft.misbehaviour import catching_up, delivery, new_views, primary, replies, view_changes, votes
 from pbft.misbehaviour.base import Captive, Misbehaviour, Outgoing, Sent, Sign
 
@@ -41,6 +41,7 @@ MISBEHAVIOURS: dict[str, type[Misbehaviour]] = {
         view_changes.ForgedPrepared,
         view_changes.ForgedPreprepared,
         view_changes.ForgetfulViewChange,
+        view_changes.FallingSilent,
         view_changes.FalseTestimony,
         view_changes.TwoViewChanges,
         view_changes.HighViews,
@@ -84,6 +85,9 @@ class Adversary:
                 for before in sent
                 for after in part.outgoing(before.to, before.message)
             ]
+        for one in sent:
+            if isinstance(one.message, (PrePrepare, Prepare, Commit)):
+                self._captive.note_candidate(one.message)
         return sent
 
     def hears(self, sender: int, body: bytes) -> bool:

@@ -9,7 +9,19 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 from pbft.codec import CodecError
 from pbft.config import Group, is_client
-from pbft.messages import Checkpoint, Message, NewView, Prepare, PrePrepare, Stable, Status, ViewChange, decode, wire
+from pbft.messages import (
+    Checkpoint,
+    Commit,
+    Message,
+    NewView,
+    Prepare,
+    PrePrepare,
+    Stable,
+    Status,
+    ViewChange,
+    decode,
+    wire,
+)
 
 Sign = Callable[[bytes], bytes]
 """Seals bytes with the captive's own key; nobody else's is ever at hand."""
@@ -19,7 +31,7 @@ GENESIS_DIGEST = bytes(32)
 
 _REMEMBERED = 64
 _NUMBERS = {kind: number for number, kind in wire.types().items()}
-_KEPT = {_NUMBERS[kind]: kind for kind in (PrePrepare, Checkpoint, Stable, ViewChange, NewView)}
+_KEPT = {_NUMBERS[kind] for kind in (PrePrepare, Prepare, Commit, Checkpoint, Stable, ViewChange, NewView)}
 
 S = TypeVar("S", Checkpoint, ViewChange, NewView)
 T = TypeVar("T")
@@ -46,8 +58,8 @@ class Captive:
         self.others = tuple(i for i in range(self.quorums.n) if i != me)
         self.view = self.promised = self.stable = self.executed = 0
         """As its last STATUS told."""
-        self.digests: deque[bytes] = deque(maxlen=_REMEMBERED)
-        """Of batches that it voted for."""
+        self.candidates: dict[int, dict[bytes, int]] = {}
+        """Number -> digest -> newest view in which somebody, itself included, proposed it there or voted for it."""
         self.proposals: deque[PrePrepare] = deque(maxlen=_REMEMBERED)
         """PRE-PREPAREs of others."""
         self.signed: deque[Message] = deque(maxlen=4 * _REMEMBERED)
@@ -65,7 +77,6 @@ class Captive:
             self.stable, self.executed = message.stable, message.last_executed
         elif isinstance(message, (PrePrepare, Prepare)):
             self.view = self.promised = max(message.view, self.promised)
-            self.digests.append(message.digest)
         elif isinstance(message, Checkpoint) and message.sender == self.me:
             self._own_checkpoints[message.number] = message.digest
             forget_oldest(self._own_checkpoints, _REMEMBERED)
@@ -80,12 +91,21 @@ class Captive:
             message = decode(body)
         except CodecError:
             return
-        if isinstance(message, PrePrepare):
-            self.proposals.append(message)
+        if isinstance(message, (PrePrepare, Prepare, Commit)):
+            self.note_candidate(message)
+            if isinstance(message, PrePrepare):
+                self.proposals.append(message)
             return
         self.signed.append(message)
         if isinstance(message, ViewChange) and message.sender in self.others:
             self.view_changes[message.sender] = message
+
+    def note_candidate(self, message: PrePrepare | Prepare | Commit) -> None:
+        """Somebody wants this digest at this number, or the machine itself says so."""
+        digests = self.candidates.setdefault(message.number, {})
+        digests[message.digest] = max(message.view, digests.get(message.digest, 0))
+        forget_oldest(digests, _REMEMBERED)
+        forget_oldest(self.candidates, 4 * _REMEMBERED)
 
     @property
     def is_primary(self) -> bool:

@@ -7,7 +7,17 @@ from pbft.misbehaviour.base import Captive, Misbehaviour, Outgoing, Sent, forget
 from pbft.misbehaviour.votes import Withholding
 
 _VIEWS = 64
-WRONGS = ("too-few", "duplicate", "other-view", "inconsistent", "bad-seal", "stolen", "unattached", "not-primary")
+WRONGS = (
+    "too-few",
+    "duplicate",
+    "other-view",
+    "old",
+    "inconsistent",
+    "bad-seal",
+    "stolen",
+    "unattached",
+    "not-primary",
+)
 
 
 class SilentNewView(Withholding):
@@ -62,7 +72,7 @@ class WrongNewView(OwnNewViews):
         """A NEW-VIEW with this mistake."""
         found = list(message.view_changes)
         own = next((i for i, m in enumerate(found) if m.sender == self.me), 0)
-        mine = found[own]
+        mine = self.captive.sealed(found[own]._replace(sender=self.me, prepared=(), preprepared=()))
         if kind == "too-few":
             return self.naming(message, found[: self.captive.quorums.strong - 1])
         if kind == "unattached":
@@ -70,8 +80,10 @@ class WrongNewView(OwnNewViews):
             return self.captive.sealed(message._replace(named=wrong))
         if kind == "not-primary":
             return self.captive.sealed(message._replace(view=message.view + 1))
-        if kind == "duplicate":
-            found[-1] = found[0]
+        if kind == "duplicate":  # enough of them to forget all that anybody prepared
+            found = [mine] * len(found)
+        elif kind == "old":
+            found = [self._oldest(m) for m in found]
         elif kind == "other-view":
             found[own] = self.captive.sealed(mine._replace(view=mine.view + 1))
         elif kind == "inconsistent":
@@ -80,12 +92,21 @@ class WrongNewView(OwnNewViews):
             found[own] = self.captive.sealed(mine._replace(prepared=p))
         elif kind == "bad-seal":
             found[own] = mine._replace(seal=mine.seal[:-1] + bytes([mine.seal[-1] ^ 1]))
-        else:  # what another one said, changed
+        else:  # what others said, changed
+            found = [m if m.sender == self.me else m._replace(prepared=(), preprepared=()) for m in found]
             other = (own + 1) % len(found)
-            found[other] = found[other]._replace(prepared=(), preprepared=())
             if found[other] == message.view_changes[other]:
                 found[other] = found[other]._replace(incarnation=1)
         return self.naming(message, found)
+
+    def _oldest(self, message: ViewChange) -> ViewChange:
+        """What its sender signed for another view."""
+        if message.sender == self.me:
+            return self.captive.sealed(message._replace(view=message.view + 1))
+        for known in self.captive.signed:
+            if isinstance(known, ViewChange) and known.sender == message.sender and known.view != message.view:
+                return known
+        return message
 
 
 class PartialNewView(OwnNewViews):

@@ -66,13 +66,17 @@ class Testifying(Misbehaviour):
             message._replace(named=tuple((m.sender, m.digest) for m in found), view_changes=found)
         )
 
-    def some_view(self, below: int) -> int:
-        """A view to lie about, mostly the highest that is believable."""
-        return self.random.choice((below - 1, below - 1, self.random.randrange(below)))
-
-    def some_digest(self) -> bytes:
-        """Of NULL, of a batch that exists, or of nothing at all."""
-        return self.random.choice((NULL_DIGEST, self.random.randbytes(32), *list(self.captive.digests)[-4:]))
+    def some_entry(self, number: int, below: int) -> tuple[bytes, int]:
+        """Something that might have been prepared at a number: NULL, nothing that exists, or what somebody proposed
+        there; in the view in which it was, or in the highest that is believable."""
+        random = self.random
+        known = [e for e in self.captive.candidates.get(number, {}).items() if e[1] < below]
+        made_up = (
+            (NULL_DIGEST, below - 1),
+            (random.randbytes(32), random.choice((below - 1, random.randrange(below)))),
+        )
+        digest, view = random.choice((*made_up, *known, *known))
+        return digest, random.choice((view, view, below - 1))
 
     def numbers(self, message: ViewChange) -> list[int]:
         """Numbers inside the window, half of them."""
@@ -91,7 +95,7 @@ class ForgedPrepared(Testifying):
         q = {(n, d): v for n, d, v in message.preprepared}
         supported = self.random.random() < 0.5
         for number in self.numbers(message):
-            digest, view = self.some_digest(), self.some_view(message.view)
+            digest, view = self.some_entry(number, message.view)
             p[number] = digest, view
             if supported:
                 q[number, digest] = view
@@ -106,9 +110,8 @@ class ForgedPreprepared(Testifying):
     def bent(self, message: ViewChange) -> ViewChange:
         """Q entries for all digests that it knows of, and for some that do not exist."""
         q = {(n, d): v for n, d, v in message.preprepared}
-        known = (NULL_DIGEST, self.random.randbytes(32), *self.captive.digests)
         for number in self.numbers(message):
-            for digest in known:
+            for digest in (NULL_DIGEST, self.random.randbytes(32), *self.captive.candidates.get(number, {})):
                 q[number, digest] = message.view - 1
         return _with(message, {n: (d, v) for n, d, v in message.prepared}, q)
 
@@ -123,6 +126,24 @@ class ForgetfulViewChange(Testifying):
         if self.random.random() < 0.5:
             message = message._replace(low=0, checkpoints=((0, GENESIS_DIGEST),))
         return message._replace(prepared=(), preprepared=())
+
+
+class FallingSilent(Testifying):
+    """Helps views to begin by VIEW-CHANGEs that forget everything, and falls silent for ever after some view."""
+
+    name = "falling-silent"
+
+    def __init__(self, captive: Captive) -> None:
+        super().__init__(captive)
+        self._last = self.random.randint(1, 8)
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """Empty P and Q."""
+        return message._replace(prepared=(), preprepared=())
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """What others learned while it helped must be enough without it."""
+        return super().outgoing(to, message) if self.captive.promised <= self._last else []
 
 
 class FalseTestimony(Testifying):

@@ -280,6 +280,9 @@ class Replica:
         core, log = self.core, self.core.log
         invariant(log.low % core.tunables.checkpoint_interval == 0, "h is a multiple of K", low=log.low)
         invariant(all(log.low < n <= log.high for n in log.slots), "slots lie in the window", low=log.low)
+        invariant(all(log.low < n <= log.high for table in (log.p, log.q) for n in table), "P and Q lie in the window")
+        invariant(log.view <= log.promised, "left only upwards", view=log.view, promised=log.promised)
+        invariant(all(m.view > log.view for m in self.views.collected.values()), "VIEW-CHANGEs are of later views")
         invariant(self.delivery.executed <= self.delivery.handed, "executed only what was handed over")
         invariant(core.outbox.durable <= core.outbox.position, "durable within the log")
         for slot in log.slots.values():

@@ -235,7 +235,7 @@ class Retransmission:
             elif number > self._delivery.executed:
                 # It has executed this in an earlier view and says no more of it, but its COMMIT of this view may be
                 # the one that is missing here: n = 4, one down, and only the sender had executed when the view changed.
-                self._resend(sender, slot, 0, 0)
+                self._resend(sender, slot, 1, 0)
 
     def _resend(self, sender: int, slot: Slot, has_accepted: int, has_prepared: int) -> None:
         core = self._core

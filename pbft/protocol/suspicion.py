@@ -23,7 +23,7 @@ _BLAME_LASTS = 1.5
 """Seconds for which one word of the floor counts; it is said once a second while its cause lasts."""
 
 _LAG_LIMIT = 0.25
-"""Seconds between two ticks above which the time is not the primary's fault but the own machine's."""
+"""Seconds between two ticks that may be the primary's fault; what is above them is the own machine's."""
 
 
 class Conditions(NamedTuple):
@@ -146,7 +146,9 @@ class Suspicion:
         if core.is_mute:
             return
         if self.deadline is not None and gap > _LAG_LIMIT:
-            self.deadline += gap  # this process stood still: what came meanwhile is not even read yet
+            # This process stood still: what came meanwhile is not even read yet. The limit itself counts, so that one
+            # that is always late suspects later, but not never.
+            self.deadline += gap - _LAG_LIMIT
         if self.blamed_for and now >= self._blamed_until:
             self.blamed_for, self.suspected = "", None
         if not self.blamed_for and (self.deadline is None or now < self.deadline):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pbft.batch import Batch
-from pbft.config import Quorums
+from pbft.config import Group, Quorums
 from pbft.execution.results import Executed
 from pbft.messages import (
     Checkpoint,
@@ -18,6 +18,7 @@ from pbft.messages import (
     Prepare,
     PrePrepare,
     Reply,
+    Sealed,
     ViewChange,
     decode,
     encode,
@@ -35,6 +36,7 @@ from pbft.protocol.records import (
     StableCertificate,
 )
 from pbft.simulation.bad_client import FORGED
+from pbft.simulation.keys import signature
 from pbft.simulation.machine import Machine
 from pbft.simulation.world import Violation
 
@@ -257,10 +259,12 @@ class DurableReplies(Oracle):
 
 
 class Certificates(Oracle):
-    """A stable certificate has q distinct signers of one digest. Rule 1.4"""
+    """A stable certificate has q distinct signers of one digest; a view begins from q VIEW-CHANGEs for it of distinct
+    senders, each sealed. Rules 1.3, 1.4"""
 
-    def __init__(self, quorums: Quorums) -> None:
-        self._strong = quorums.strong
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._strong = group.quorums.strong
 
     def on_record(self, machine: Machine, position: int, record: Record) -> None:
         """Count it anew."""
@@ -271,6 +275,19 @@ class Certificates(Oracle):
                 raise Violation(
                     "certificates", f"replica {machine.me} calls {values[0][0]} stable without q signatures"
                 )
+        elif isinstance(record, Entered):
+            message = decode(record.new_view)
+            assert isinstance(message, NewView)
+            found = message.view_changes
+            senders = [m.sender for m in found]
+            if len(dict.fromkeys(senders)) < max(self._strong, len(found)):
+                raise Violation("certificates", f"replica {machine.me} enters view {message.view} without q others")
+            if not self._is_sealed(message) or any(m.view != message.view or not self._is_sealed(m) for m in found):
+                raise Violation("certificates", f"replica {machine.me} enters view {message.view} on a false word")
+
+    def _is_sealed(self, message: Sealed) -> bool:
+        body = message.signed_body(self._group.cluster, self._group.epoch)
+        return message.seal == signature(message.sender, body, 160)
 
 
 class Bounds(Oracle):

@@ -56,6 +56,7 @@ class Run:
             log_window=s.window,
             pipeline_depth=s.pipeline,
             sessions_per_client=s.sessions,
+            signed_requests=int(s.signed_requests),
             status_interval=100,
             view_timeout=s.timeout,
             view_timeout_max=8000,
@@ -74,7 +75,7 @@ class Run:
                 oracles.DurableVotes(),
                 oracles.Views(),
                 oracles.DurableReplies(quorums, len(self.faulty)),
-                oracles.Certificates(quorums),
+                oracles.Certificates(self.group),
                 oracles.Bounds(),
                 oracles.Accusations(self.faulty),
             )
@@ -255,7 +256,7 @@ class Run:
         self.world.note("faults end")
         self.network.calm()
         for adversary in self.hostile:
-            adversary.active = False
+            adversary.active = self.scenario.relentless
         for machine in self.machines:
             machine.pause_until = 0.0
             machine.skew = 0.0

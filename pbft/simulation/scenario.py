@@ -32,6 +32,8 @@ class Scenario:
     window: int = 8
     pipeline: int = 4
     sessions: int = 2
+    signed_requests: bool = False
+    """The robust profile: clients sign every request."""
     fault_seconds: float = 2.0
     weather: Weather = field(default_factory=Weather)
     crashes: int = 0
@@ -60,6 +62,8 @@ class Scenario:
     stops: bool = False
     """The faulty replica is switched off once, and not on again."""
     bad_client: bool = False
+    relentless: bool = False
+    """Whoever makes up messages goes on when the faults end."""
     client_restarts: int = 0
 
     @classmethod
@@ -98,6 +102,7 @@ class Scenario:
             window=interval * random.choice((2, 3)),
             pipeline=random.choice((1, 2, 4, 8)),
             sessions=random.choice((1, 2, 4)),
+            signed_requests=random.random() < 0.2,
             weather=weather,
             crashes=random.randint(1, 4) if maybe("crash", 0.5) else 0,
             power_cuts=random.randint(1, 2) if maybe("crash", 0.25) else 0,
@@ -115,6 +120,7 @@ class Scenario:
             twin=maybe("twin", 0.1),
             stops=maybe("stop", 0.2),
             bad_client=maybe("client", 0.3),
+            relentless=random.random() < 0.5,
             client_restarts=random.randint(1, 3) if maybe("restart-client", 0.25) else 0,
         )
 
@@ -158,7 +164,7 @@ class Scenario:
                 found += [replace(self, **{name: "+".join(p for p in parts if p != out)}) for out in parts]  # type: ignore[arg-type]
         found += [
             replace(self, **{name: False})  # type: ignore[arg-type]
-            for name in ("forges", "twin", "stops", "bad_client")
+            for name in ("forges", "twin", "stops", "bad_client", "relentless")
             if getattr(self, name)
         ]
         found += [replace(self, timeout=500)] if self.timeout != 500 else []

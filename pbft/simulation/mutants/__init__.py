@@ -6,6 +6,8 @@ after how many runs.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pbft.simulation.mutants.base import Mutant, applied
 from pbft.simulation.mutants.normal import NORMAL_CASE
 from pbft.simulation.mutants.views import VIEW_CHANGE
@@ -21,7 +23,11 @@ def hunt(mutant: Mutant, most: int, first: int = 0) -> tuple[int, Outcome | None
     """(runs needed, the outcome that caught it), or None after `most` runs."""
     with applied(mutant):
         for count in range(1, most + 1):
-            outcome = simulate(Scenario.draw(first + count))
+            scenario = Scenario.draw(first + count)
+            if mutant.provoked_by:
+                alarms = max(10, scenario.false_alarms)
+                scenario = replace(scenario, adversary=mutant.provoked_by, false_alarms=alarms)
+            outcome = simulate(scenario)
             if outcome.kind:
                 return count, outcome
     return most, None

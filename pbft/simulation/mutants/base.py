@@ -17,6 +17,8 @@ class Mutant:
     name: str
     breaks: str
     patches: Callable[[], list[Patch]]
+    provoked_by: str = ""
+    """The misbehaviour without which nobody would notice: it is in every run of the hunt, with some view changes."""
 
 
 @contextmanager

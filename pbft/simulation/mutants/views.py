@@ -20,7 +20,6 @@ from pbft.protocol.records import Accepted, Entered, Left, Record
 from pbft.protocol.replica import fold
 from pbft.protocol.requests import Requests
 from pbft.protocol.retransmission import Retransmission
-from pbft.protocol.suspicion import Suspicion
 from pbft.protocol.view_change import ViewChanges
 from pbft.simulation.keys import SimulatedAuthentication
 from pbft.simulation.mutants.base import Mutant, Patch
@@ -82,7 +81,7 @@ def _low_of_new_view() -> list[Patch]:
 
     def broken(self: Log, encoded: bytes) -> None:
         original(self, encoded)
-        low = max((n for n, _ in self.chosen.items()), default=1) - len(self.chosen)
+        low = self.last_chosen - len(self.chosen)
         for number in range(self.low + 1, low + 1):
             for table in (self.p, self.q):
                 table.pop(number, None)
@@ -187,6 +186,20 @@ def _unjudged_new_view() -> list[Patch]:
     return [(view_change, "judge_new_view", broken)]
 
 
+def _new_view_votes() -> list[Patch]:
+    original = Ordering._accept_chosen
+
+    def broken(self: Ordering, number: int) -> bool:
+        done = original(self, number)
+        slot = self._core.log.slots.get(number)
+        if slot is not None and slot.digest is not None and not self._core.is_primary:
+            slot.prepares.add(self._core.primary, slot.digest)
+            self._try_prepared(slot)
+        return done
+
+    return [(Ordering, "_accept_chosen", broken)]
+
+
 # ---- timers and retransmission
 
 
@@ -205,34 +218,35 @@ def _views_not_resent() -> list[Patch]:
     return [(Retransmission, "_resend_views", lambda self, sender, status: None)]
 
 
-def _suspicion_not_repeated() -> list[Patch]:
-    original = Suspicion.on_tick
-
-    def broken(self: Suspicion, conditions: Any) -> None:
-        if self.suspected is None:
-            original(self, conditions)
-
-    return [(Suspicion, "on_tick", broken)]
-
+_EQUIVOCATION = "equivocating-primary+forged-prepared"
 
 VIEW_CHANGE = (
-    Mutant("highest-p-wins", "a new view takes the P entry of the highest view, without A1 and A2", _highest_p_wins),
-    Mutant("no-a1", "a batch is chosen although q replicas do not agree with it", _no_a1),
-    Mutant("no-a2", "a batch is chosen although no f+1 replicas have pre-prepared it", _no_a2),
-    Mutant("null-cut", "NULLs chosen at the end of a new view's beginning are not agreed again", _null_cut),
+    Mutant(
+        *("highest-p-wins", "a new view takes the P entry of the highest view, without A1 and A2", _highest_p_wins),
+        "forged-prepared",
+    ),
+    Mutant("no-a1", "a batch is chosen although no q replicas agree with it", _no_a1, _EQUIVOCATION),
+    Mutant("no-a2", "a batch is chosen although no f+1 have pre-prepared it", _no_a2, "forged-prepared"),
+    Mutant("null-cut", "NULLs chosen at the end of a view's beginning are not agreed again", _null_cut, "null-primary"),
     Mutant("small-new-view", "a new view begins from fewer than q VIEW-CHANGEs", _small_new_view),
     Mutant("low-of-new-view", "a new view moves h to its checkpoint, which f+1 named", _low_of_new_view),
     Mutant("p-forgotten", "VIEW-CHANGEs do not tell what was prepared", lambda: _testimony(p=False, q=True)),
     Mutant("q-forgotten", "VIEW-CHANGEs do not tell what was pre-prepared", lambda: _testimony(p=True, q=False)),
-    Mutant("q-newest-only", "of batches pre-prepared at one number only the newest is remembered", _newest_q_only),
+    Mutant(
+        *("q-newest-only", "of batches pre-prepared at one number only the newest is remembered", _newest_q_only),
+        "falling-silent",
+    ),
     Mutant("votes-after-leaving", "a replica that has left a view still votes in it", _votes_after_leaving),
     Mutant("left-unwritten", "VIEW-CHANGEs are not written", _left_not_written),
     Mutant("left-undurable", "VIEW-CHANGEs leave before they are on disk", _view_change_too_early),
     Mutant("view-forgotten", "a restarted replica has forgotten views that it left and entered", _view_forgotten),
     Mutant("new-view-twice", "a second NEW-VIEW for a view is accepted", _two_new_views),
-    Mutant("new-view-unjudged", "senders, views and consistency of VIEW-CHANGEs are not checked", _unjudged_new_view),
-    Mutant("unverified-seals", "seals are not verified", _unverified_seals),
-    Mutant("timer-stopped", "a proposal stops the timer", _proposal_stops_timer),
+    Mutant(
+        *("new-view-unjudged", "senders, views and consistency of VIEW-CHANGEs are not checked", _unjudged_new_view),
+        "wrong-new-view",
+    ),
+    Mutant("unverified-seals", "seals are not verified", _unverified_seals, "wrong-new-view"),
+    Mutant("timer-stopped", "a proposal stops the timer", _proposal_stops_timer, "equivocating-primary"),
     Mutant("views-not-resent", "VIEW-CHANGEs and NEW-VIEWs are sent once", _views_not_resent),
-    Mutant("suspect-once", "SUSPECT is sent once", _suspicion_not_repeated),
+    Mutant("new-view-votes", "a NEW-VIEW counts as its primary's vote for all that it begins with", _new_view_votes),
 )
