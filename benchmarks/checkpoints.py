@@ -23,7 +23,7 @@ from pbft.cli.status import ask_all
 from pbft.client import BlockingClient
 
 APP = "pbft.benchmarks.checkpoints:FilledStore"
-NEVER = 65536
+NEVER = 32768
 _WARM_UP = 12.0
 """Seconds: longer than a replica remembers how long its event loop was held."""
 

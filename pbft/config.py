@@ -22,6 +22,12 @@ def is_client(principal: int) -> bool:
     return principal >= CLIENT_PRINCIPAL
 
 
+_ENTRIES_PER_NUMBER = 4
+_ENTRY_BYTES = 48
+_MESSAGE_LIMIT = 80 << 20
+"""What the codec takes (`pbft.codec.MAX_MESSAGE_BYTES`)."""
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used: one sentence that names file, key and remedy."""
 
@@ -166,6 +172,23 @@ class Group:
     clients: Mapping[int, bytes]
     tunables: Tunables = Tunables()
     epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.message_max_bytes > _MESSAGE_LIMIT:
+            raise ConfigError(
+                f"protocol.log_window = {self.tunables.log_window} is too much for {len(self.replicas)} replicas: a "
+                f"new view would need a message of {self.message_max_bytes >> 20} MiB, and {_MESSAGE_LIMIT >> 20} MiB "
+                "is the most; lower it, or the sizes of batches and results"
+            )
+
+    @property
+    def message_max_bytes(self) -> int:
+        """Bytes of the largest message: twice a batch, or a NEW-VIEW with the VIEW-CHANGEs of all, each with P and a
+        few digests of Q for every number of the window. What is longer no link carries."""
+        t = self.tunables
+        batch = 2 * max(t.batch_max_bytes, 2 * t.results_together, t.operation_max_bytes)
+        new_view = len(self.replicas) * t.log_window * _ENTRIES_PER_NUMBER * _ENTRY_BYTES
+        return max(batch, new_view) + (1 << 20)
 
     @property
     def quorums(self) -> Quorums:

@@ -119,7 +119,7 @@ class Node:
             fields=group.shared_fields(),
         )
         t = group.tunables
-        message_max = max(t.batch_max_bytes, 2 * t.results_together, t.operation_max_bytes) * 2 + (1 << 20)
+        message_max = group.message_max_bytes
         heartbeat = t.heartbeat_interval / 1000
         limits = Limits(
             message_max_bytes=message_max,

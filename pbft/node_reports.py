@@ -21,8 +21,8 @@ from pbft.storage.files import RealDirectory, replace_file
 
 log = logging.getLogger("pbft.node")
 
-MAX_EVIDENCE_FILES = 64
-"""Kept at most: a liar does not fill the disk."""
+MAX_EVIDENCE_FILES = 32
+"""Kept at most against one replica: a liar neither fills the disk nor keeps out what others did."""
 
 _LOG_AGAIN = 60.0
 """Seconds before the same is said of the same principal again."""
@@ -83,6 +83,8 @@ class Reports:
         assert self._folder is not None
         directory = RealDirectory(self._folder)
         known = directory.list()
-        if name not in known and len(known) < MAX_EVIDENCE_FILES:
+        culprit = name.rsplit("-", 2)[1]
+        against = sum(other.rsplit("-", 2)[1] == culprit for other in known if other.count("-") >= 2)
+        if name not in known and against < MAX_EVIDENCE_FILES:
             replace_file(directory, name, proof)
             log.warning("replica %d: evidence is kept in %s", self._me, self._folder / name)

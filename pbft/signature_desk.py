@@ -1,21 +1,25 @@
 """Client signatures, verified in batches in a thread, so that they do not hold the event loop. Rule 1.17, 4 #26.
 
-Fair: one turn takes at most `PER_CLIENT` of each client, and what proposals need goes first; a client that floods waits
-for itself. Bounded: beyond `WAITING_PER_CLIENT` more of a client is refused, and it backs off.
+Fair by source, the link over which a request came, since anybody can name any client: one turn takes at most
+`PER_SOURCE` of each, and what proposals need goes first, up to half of it; who floods waits for itself. Bounded: beyond
+`WAITING_PER_SOURCE` more of a source is refused, and a client backs off.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import trio
 
 from pbft.authentication import KeyAuthentication
 from pbft.batch import ClientRequest
 
-WAITING_PER_CLIENT = 256
-PER_CLIENT = 16
+WAITING_PER_SOURCE = 256
+WAITING_BYTES = 16 << 20
+WAITING_URGENT = 1 << 15
+PER_SOURCE = 16
 PER_TURN = 64
 """About five milliseconds of work."""
 
@@ -29,17 +33,21 @@ class SignatureDesk:
         """`done` gets each turn's verdicts, which `authentication` knows by then."""
         self._authentication = authentication
         self._done = done
-        self._urgent: deque[ClientRequest] = deque()
+        self._urgent: dict[bytes, ClientRequest] = {}
+        """By digest and authenticator: what comes again while it waits is looked at once."""
         self._waiting: dict[int, deque[ClientRequest]] = {}
         self._wanted = trio.Event()
 
-    def submit(self, request: ClientRequest, urgent: bool) -> bool:
-        """Verify a request's signature soon. False if too many of its client wait already."""
-        if urgent:
-            self._urgent.append(request)
+    def submit(self, request: ClientRequest, source: int | None) -> bool:
+        """Verify a request's signature soon. `source`: whose link it came over; None: a proposal waits for it. False if
+        too many of that source wait already."""
+        if source is None:
+            if len(self._urgent) >= WAITING_URGENT:
+                return False
+            self._urgent.setdefault(request.digest + request.authenticator, request)
         else:
-            mine = self._waiting.setdefault(request.client, deque())
-            if len(mine) >= WAITING_PER_CLIENT:
+            mine = self._waiting.setdefault(source, deque())
+            if len(mine) >= WAITING_PER_SOURCE or sum(r.size for r in mine) + request.size > WAITING_BYTES:
                 return False
             mine.append(request)
         self._wanted.set()
@@ -63,12 +71,12 @@ class SignatureDesk:
 
     def _take(self) -> list[ClientRequest]:
         turn: list[ClientRequest] = []
-        while self._urgent and len(turn) < PER_TURN:
-            turn.append(self._urgent.popleft())
-        for client in list(self._waiting):
-            mine = self._waiting.pop(client)
-            count = min(PER_CLIENT, len(mine), PER_TURN - len(turn))
+        share = PER_TURN // 2 if self._waiting else PER_TURN  # a faulty primary's junk does not starve the clients
+        turn += [self._urgent.pop(key) for key in list(islice(self._urgent, share))]
+        for source in list(self._waiting):
+            mine = self._waiting.pop(source)
+            count = min(PER_SOURCE, len(mine), PER_TURN - len(turn))
             turn += [mine.popleft() for _ in range(count)]
             if mine:
-                self._waiting[client] = mine  # at the end: others come first in the next turn
+                self._waiting[source] = mine  # at the end: others come first in the next turn
         return turn

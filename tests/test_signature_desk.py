@@ -12,7 +12,7 @@ from pbft.authentication import KeyAuthentication
 from pbft.batch import ClientRequest, operations_body, signature_body
 from pbft.config import Group, Tunables
 from pbft.crypto import PrivateKey, client_id
-from pbft.signature_desk import PER_CLIENT, PER_TURN, WAITING_PER_CLIENT, SignatureDesk
+from pbft.signature_desk import PER_SOURCE, PER_TURN, WAITING_PER_SOURCE, SignatureDesk
 
 CLIENTS = [PrivateKey.from_seed(bytes([i]) * 32) for i in range(1, 4)]
 IDS = [client_id(key.public) for key in CLIENTS]
@@ -62,7 +62,7 @@ async def test_verdicts_are_told_and_remembered() -> None:
     good, forged = signed(0, 1), signed(1, 1, by=2)
     assert t.authentication.request_is_authentic(good) is None
     async with t.running():
-        assert t.desk.submit(good, False) and t.desk.submit(forged, True)
+        assert t.desk.submit(good, IDS[0]) and t.desk.submit(forged, None)
         told = await t.verdicts(2)
     assert {(r.digest, verdict) for r, verdict in told} == {(good.digest, True), (forged.digest, False)}
     assert t.authentication.request_is_authentic(good) is True
@@ -74,15 +74,15 @@ async def test_verdicts_are_told_and_remembered() -> None:
 async def test_a_client_that_floods_waits_for_itself() -> None:
     """One turn takes a bounded share of each client; beyond a bound more of it is refused."""
     t = Turns()
-    flood = [signed(0, i) for i in range(1, WAITING_PER_CLIENT + 1)]
-    assert all(t.desk.submit(r, False) for r in flood)
-    assert not t.desk.submit(signed(0, 9999), False)
+    flood = [signed(0, i) for i in range(1, WAITING_PER_SOURCE + 1)]
+    assert all(t.desk.submit(r, IDS[0]) for r in flood)
+    assert not t.desk.submit(signed(0, 9999), IDS[0])
     late = signed(1, 1)
-    assert t.desk.submit(late, False)
+    assert t.desk.submit(late, IDS[1])
     async with t.running():
         await t.verdicts(len(flood) + 1)
     assert late in [r for r, _ in t.turns[0]]
-    assert sum(r.client == IDS[0] for r, _ in t.turns[0]) == PER_CLIENT
+    assert sum(r.client == IDS[0] for r, _ in t.turns[0]) == PER_SOURCE
     assert max(map(len, t.turns)) <= PER_TURN
 
 
@@ -90,9 +90,9 @@ async def test_what_a_proposal_needs_goes_first() -> None:
     """Urgent ones are in the first turn, whatever waits."""
     t = Turns()
     for i in range(1, 100):
-        t.desk.submit(signed(0, i), False)
+        t.desk.submit(signed(0, i), IDS[0])
     urgent = signed(2, 1)
-    t.desk.submit(urgent, True)
+    t.desk.submit(urgent, None)
     async with t.running():
         await t.verdicts(100)
     assert t.turns[0][0][0] == urgent
@@ -103,3 +103,26 @@ def test_in_the_robust_profile_only_signatures_count(authenticator: bytes) -> No
     """MACs that a client can make partly wrong are not looked at."""
     request = ClientRequest(signed(0, 1).body, authenticator)
     assert KeyAuthentication(GROUP, 0).request_is_authentic(request) is False
+
+
+async def test_a_replica_that_relays_junk_in_a_clients_name_takes_no_place_of_it() -> None:
+    """Places belong to the link over which a request came."""
+    t = Turns()
+    assert all(t.desk.submit(signed(0, i, by=1), 3) for i in range(1, WAITING_PER_SOURCE + 1))
+    assert not t.desk.submit(signed(0, 9999, by=1), 3)
+    assert t.desk.submit(signed(0, 1), IDS[0])
+
+
+async def test_junk_in_proposals_is_bounded_and_leaves_half_of_each_turn() -> None:
+    """A faulty primary neither fills the memory nor starves the clients; the same request waits once."""
+    t = Turns()
+    junk = signed(2, 1)
+    for _ in range(1000):
+        assert t.desk.submit(junk, None)
+    for i in range(2, 200):
+        t.desk.submit(signed(2, i), None)
+    t.desk.submit(signed(0, 1), IDS[0])
+    async with t.running():
+        told = await t.verdicts(200)
+    assert len(told) == 200
+    assert IDS[0] in [r.client for r, _ in t.turns[0]]

@@ -27,10 +27,16 @@ def run(args: argparse.Namespace) -> int:
         raise EvidenceError(f"{args.file}: {error}") from None
     if args.cluster:
         group = ClusterConfig.load(args.cluster).group
-        if (group.cluster, group.replicas) != (proof.cluster, proof.replicas):
-            raise EvidenceError(f"{args.file} is of another cluster than {args.cluster}, or names other keys")
+        told_of = (proof.cluster, proof.epoch, proof.replicas, proof.log_window)
+        if (group.cluster, group.epoch, group.replicas, group.tunables.log_window) != told_of:
+            raise EvidenceError(
+                f"{args.file} is of another cluster than {args.cluster}, or names other keys or another log_window"
+            )
         whose = f"The keys are those of {args.cluster}."
     else:
-        whose = "Whether the keys are those of your cluster was not compared; --cluster CLUSTER.toml does it."
+        whose = (
+            "Whether keys and log_window are those of your cluster was not compared: whoever wrote this file chose "
+            "them. --cluster CLUSTER.toml compares."
+        )
     print(f"{told}\ncluster {proof.cluster.hex()[:16]}, epoch {proof.epoch}, {len(proof.replicas)} replicas. {whose}")
     return 0

@@ -46,8 +46,8 @@ class Authentication(Protocol):
         """Whether the seal of a CHECKPOINT, VIEW-CHANGE or NEW-VIEW verifies under its sender's identity (rule 1.2)."""
 
 
-Defer = Callable[[ClientRequest, bool], bool]
-"""(request, urgent) -> whether its signature will be verified; urgent: a proposal waits for it."""
+Defer = Callable[[ClientRequest, int | None], bool]
+"""(request, whose link it came over, None if a proposal waits for it) -> whether its signature will be verified."""
 
 
 class Inbound:
@@ -56,7 +56,7 @@ class Inbound:
     def __init__(self, replica: Replica, authentication: Authentication, defer: Defer | None = None) -> None:
         """`defer`: for an authentication that does not know at once."""
         self._replica = replica
-        self._defer: Defer = defer or (lambda request, urgent: False)
+        self._defer: Defer = defer or (lambda request, source: False)
         self._unknown: dict[bytes, tuple[int, Request]] = {}
         """Digest and authenticator -> (sender, REQUEST) whose signature is being verified. Bounded by who defers."""
         self._authentication = authentication
@@ -175,9 +175,12 @@ class Inbound:
     def _wait_for_verdict(self, sender: int, message: Request, request: ClientRequest) -> Refused | None:
         key = request.digest + request.authenticator
         if key in self._unknown:
+            if sender == request.client:
+                self.last_request = (request.client, request.session)
             return None
-        if not self._defer(request, False):
-            self._replica.requests.refuse_busy(request)
+        if not self._defer(request, sender):
+            if sender == request.client:
+                self._replica.requests.refuse_busy(request)
             return self._replica.core.refuse(sender, Refused.TOO_OFTEN)
         self._unknown[key] = (sender, message)
         if sender == request.client:
@@ -199,9 +202,10 @@ class Inbound:
             return core.refuse(sender, Refused.NOT_PRIMARY)
         if len(message.batch) > core.tunables.batch_max_bytes:
             return core.refuse(sender, Refused.TOO_LARGE)
-        slot = core.log.slots.get(message.number)
-        if slot is not None and slot.digest == message.digest and message.view == core.view:
-            return None  # a duplicate
+        if reason := self._replica.ordering.refuse_place(message.view, message.number):
+            return core.refuse(sender, reason)
+        if self._replica.ordering.knows_proposal(message):
+            return None  # a duplicate, accepted or held
         batch = decode_batch(message.batch)
         knows = self._replica.requests.knows
         unverified, unknown = [], []
@@ -209,7 +213,9 @@ class Inbound:
             if knows(request):
                 continue
             verdict = request.client in self._clients and self._authentication.request_is_authentic(request)
-            if verdict is None and self._defer(request, True):
+            if verdict is None:
+                if not self._defer(request, None):
+                    return core.refuse(sender, Refused.TOO_OFTEN)  # STATUS brings it again
                 unknown.append(request.digest)
             elif not verdict:
                 unverified.append(request.digest)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pbft.batch import NULL_BATCH, NULL_DIGEST, Batch, decode_batch
+from pbft.batch import NULL_BATCH, NULL_DIGEST, Batch, ClientRequest, decode_batch
 from pbft.config import Quorums, Tunables
 from pbft.messages import Checkpoint, NewView, PrePrepare, ViewChange, decode
 from pbft.protocol.decision import GENESIS, decide
@@ -37,7 +37,8 @@ class Held(NamedTuple):
 
     message: PrePrepare
     batch: Batch
-    unverified: tuple[bytes, ...]
+    doubtful: list[ClientRequest]
+    """Requests not verified yet, each once; emptied from the end as they become known."""
 
 
 class Slot:

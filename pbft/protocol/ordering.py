@@ -212,14 +212,24 @@ class Ordering:
         if message.number <= core.log.last_chosen:
             self.supply(message.number, batch)
             return None
-        slot.held = Held(message, batch, (*unverified, *unknown))
+        wanted = {*unverified, *unknown}
+        doubtful = {r.digest: r for r in batch.requests if r.digest in wanted}
+        slot.held = Held(message, batch, list(doubtful.values()))
         self._held.add(message.number)
         self._accept_held(slot)
         if slot.held is not None and unverified:
-            for request in batch.requests:
-                if request.digest in unverified:
-                    self._say_unverifiable(message.number, request)
+            failed = set(unverified)
+            by_client = {r.client: r for r in slot.held.doubtful if r.digest in failed}
+            for request in by_client.values():  # one each: a NACK demotes its client
+                self._say_unverifiable(message.number, request)
         return None
+
+    def knows_proposal(self, message: PrePrepare) -> bool:
+        """Whether this very PRE-PREPARE is accepted or held already: nothing of it is looked at again."""
+        slot = self._core.log.slots.get(message.number)
+        if slot is None or message.view != self._core.view:
+            return False
+        return message.digest == (slot.held.message.digest if slot.held is not None else slot.digest)
 
     def _say_unverifiable(self, number: int, request: ClientRequest) -> None:
         """NACK, to all; and propose only signed requests of that client from now on (rule 1.17)."""
@@ -231,14 +241,14 @@ class Ordering:
         """A signature that was being looked at does not verify: the proposals that carry it stay held."""
         for number in sorted(self._held):
             slot = self._core.log.slots.get(number)
-            if slot is not None and slot.held is not None and request.digest in slot.held.unverified:
+            if slot is not None and slot.held is not None and request in slot.held.doubtful:
                 self._say_unverifiable(number, request)
 
     def _refuse_pre_prepare(self, sender: int, message: PrePrepare, batch: Batch) -> Refused | None:
         core = self._core
         if core.is_mute:
             return Refused.NOT_VOTING
-        if reason := self._refuse_place(message.view, message.number):
+        if reason := self.refuse_place(message.view, message.number):
             return reason
         if sender != core.primary:
             return Refused.NOT_PRIMARY
@@ -252,6 +262,8 @@ class Ordering:
             return Refused.TOO_LARGE
         if any(map(self._requests.is_too_large, batch.requests)):
             return Refused.TOO_LARGE
+        if len({r.digest for r in batch.requests}) < len(batch.requests):
+            return Refused.MALFORMED  # no correct primary orders one request twice in a batch
         slot = core.log.slots.get(message.number)
         known = None if slot is None else slot.digest or (slot.held and slot.held.message.digest)
         if known is not None and known != message.digest:
@@ -259,7 +271,7 @@ class Ordering:
             return Refused.EQUIVOCATION
         return None
 
-    def _refuse_place(self, view: int, number: int) -> Refused | None:
+    def refuse_place(self, view: int, number: int) -> Refused | None:
         """The window and the view, for all three phases. [CL99 §4.2: "n is between h and H"]"""
         core = self._core
         if view != core.view:
@@ -281,7 +293,7 @@ class Ordering:
             return
         if held.batch.time > core.wall + core.tunables.clock_skew_max * 1000:
             return  # rule 1.14: held until then, not refused
-        if held.unverified and not self._vouched(slot, held):
+        if held.doubtful and not self._vouched(slot, held):
             return
         slot.held = None
         self._held.discard(slot.number)
@@ -299,7 +311,9 @@ class Ordering:
         backups = sum(1 for sender, d in slot.prepares if d == digest and sender != core.primary)
         if backups >= core.quorums.vouching_prepares:
             return True
-        return all(r.digest not in held.unverified or self._requests.knows(r) for r in held.batch.requests)
+        while held.doubtful and self._requests.knows(held.doubtful[-1]):
+            held.doubtful.pop()
+        return not held.doubtful
 
     def _accept(self, slot: Slot, batch: Batch) -> int:
         """Write the pre-prepared batch; the own vote counts only when that is durable (rule 1.5)."""
@@ -318,7 +332,7 @@ class Ordering:
     def on_prepare(self, sender: int, message: Prepare) -> Refused | None:
         """PREPARE(v, n, d) of a backup; it may come before the PRE-PREPARE."""
         core = self._core
-        if reason := self._refuse_place(message.view, message.number):
+        if reason := self.refuse_place(message.view, message.number):
             return core.refuse(sender, reason)
         if sender == core.primary and message.number > core.log.last_chosen:  # its vote is its PRE-PREPARE
             return core.refuse(sender, Refused.FROM_PRIMARY)
@@ -333,7 +347,7 @@ class Ordering:
     def on_commit(self, sender: int, message: Commit) -> Refused | None:
         """COMMIT(v, n, d); it may come before this replica has prepared."""
         core = self._core
-        if reason := self._refuse_place(message.view, message.number):
+        if reason := self.refuse_place(message.view, message.number):
             return core.refuse(sender, reason)
         slot = core.log.slot(message.number)
         if not slot.commits.add(sender, message.digest):

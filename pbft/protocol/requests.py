@@ -15,6 +15,9 @@ from pbft.protocol.core import Core, Refused
 from pbft.protocol.sessions import SessionMirror, Verdict
 
 _VERIFIED = 8192
+_FORWARD_AT_ONCE = 64
+_FORWARD_BYTES = 1 << 20
+"""What a backup passes on to the primary in one STATUS interval."""
 
 
 class Queue:
@@ -147,7 +150,14 @@ class Requests:
             core.effects.answers.append(request)
             return None
         if verdict is Verdict.UNDECIDED and request.session >> 16 > core.log.high:
+            self._in_full.discard(request.digest)
             return core.refuse(sender, Refused.UNAUTHENTIC)  # no such session can exist yet
+        if verdict is Verdict.UNDECIDED:
+            # What cannot be judged yet takes no room from what can, else a few clients fill every queue with requests
+            # that nothing ever clears. Its client hears `busy` and sends it again.
+            self._in_full.discard(request.digest)
+            self._answer_refusal(request, "busy")
+            return core.refuse(sender, Refused.NOT_WANTED)
         if request.digest in self.in_flight:
             return None
         if self._is_demoted(request.client, executed) and core.is_primary and not request.is_signed:
@@ -204,7 +214,14 @@ class Requests:
     def forward_again(self) -> None:
         """What still waits here goes to the primary once more; it may have missed it."""
         if not self._core.is_primary:
-            for request in self.queue.requests()[:64]:
+            room = _FORWARD_BYTES
+            queued = {r.digest: r for r in self.queue.requests()}
+            awaited = [d for d, number in self._awaited.items() if not number and d in queued]
+            waiting = [queued.pop(d) for d in awaited]  # who has waited longest comes first
+            for request in [*waiting, *queued.values()][:_FORWARD_AT_ONCE]:
+                room -= request.size
+                if room < 0:
+                    break
                 self._core.send(self._core.primary, request.message())
 
     # ---- for the primary's proposals

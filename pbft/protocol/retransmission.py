@@ -22,6 +22,8 @@ _COMMITTED_AT_ONCE = 256
 _FETCH_AT_ONCE = 64
 _BYTES_PER_INTERVAL = 4 << 20
 """What one peer can make this replica send between two of its own STATUS."""
+_VOTE_COST = 2048
+"""A small message costs its handling, not its bytes."""
 _STATUS_PER_INTERVAL = 16
 _FETCH_REPLY_BYTES = 1 << 20
 
@@ -242,6 +244,7 @@ class Retransmission:
         assert slot.digest is not None and slot.batch is not None
         if self._served.get(sender, 0) > _BYTES_PER_INTERVAL:
             return
+        self._count(sender, _VOTE_COST)
         if not has_prepared:
             if core.is_primary and not has_accepted:
                 self._count(sender, len(slot.batch.encoded))

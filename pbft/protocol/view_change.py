@@ -137,13 +137,27 @@ class ViewChanges:
         core = self._core
         if core.quorums.primary(view) != core.me or core.me not in self.collected:
             return
-        s = tuple(m for _, m in sorted(self.collected.items()) if m.view == view)
-        if decide(core.quorums, core.tunables.log_window, s) is None:
+        s = self._deciding(view)
+        if s is None:
             return
         named = tuple((m.sender, m.digest) for m in s)
         unsigned = NewView(core.me, core.incarnation, view, named, b"", s)
         message = unsigned._replace(seal=core.sign(unsigned.signed_body(core.group.cluster, core.group.epoch)))
         core.send(ALL, message, self._enter(message))
+
+    def _deciding(self, view: int) -> tuple[ViewChange, ...] | None:
+        """The smallest VIEW-CHANGEs for `view` that decide. A liar may send one with as many Q entries as a message
+        holds; in a NEW-VIEW beside others it would make that longer than any link carries, in every view."""
+        core = self._core
+        by_size = sorted((len(encode(m)), s) for s, m in self.collected.items() if m.view == view)
+        for count in range(core.quorums.strong, len(by_size) + 1):
+            smallest = by_size[:count]
+            if sum(size for size, _ in smallest) + 64 * count + 512 > core.group.message_max_bytes:
+                return None
+            s = tuple(self.collected[sender] for sender in sorted(sender for _, sender in smallest))
+            if decide(core.quorums, core.tunables.log_window, s) is not None:
+                return s
+        return None
 
     # ---- NEW-VIEW
 

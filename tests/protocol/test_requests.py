@@ -384,8 +384,9 @@ def test_a_client_cannot_do_the_same_to_each_primary_in_turn() -> None:
     c.settle()
     assert all(m.replica.requests.demotions == 1 for m in c.members)
     next_primary = c.members[1].replica.requests
-    next_primary.wait_again((ClientRequest(*c.request(authenticator=b"\x00\x01")),))
-    assert next_primary.next_batch(1) == []
+    unsigned = ClientRequest(*c.request(authenticator=b"\x00\x01"))
+    next_primary.queue.add(unsigned)
+    assert next_primary.next_batch(1) == []  # only signed ones of that client
     assert next_primary.oldest_awaited(1) is None  # and it is not what a view timer runs for
     signed = ClientRequest(*c.request(authenticator=b"\x01"))
     next_primary.wait_again((signed,))
@@ -393,13 +394,13 @@ def test_a_client_cannot_do_the_same_to_each_primary_in_turn() -> None:
     assert next_primary.next_batch(1) == [signed]
 
 
-def unknown_at(m: Member) -> list[tuple[ClientRequest, bool]]:
-    """Let a member's authentication not know signatures; returns what it was asked to verify, and whether urgently."""
-    asked: list[tuple[ClientRequest, bool]] = []
+def unknown_at(m: Member) -> list[tuple[ClientRequest, int | None]]:
+    """Let a member's authentication not know signatures; returns what it was asked to verify, and for whom."""
+    asked: list[tuple[ClientRequest, int | None]] = []
     inbound = m.host.inbound
     known = inbound._authentication.request_is_authentic
     inbound._authentication.request_is_authentic = lambda r: None if r.is_signed else known(r)  # type: ignore[method-assign]
-    inbound._defer = lambda request, urgent: asked.append((request, urgent)) is None
+    inbound._defer = lambda request, source: asked.append((request, source)) is None
     return asked
 
 
@@ -420,8 +421,8 @@ def test_a_proposal_waits_for_a_signature_that_is_being_verified() -> None:
         [(_, _, proposal)] = c.take(PrePrepare)[:1]
         c.members[1].give(0, proposal)
         assert not c.take(Prepare, 1) and not c.take(Nack, 1)
-        [(request, urgent)] = asked
-        assert urgent
+        [(request, source)] = asked
+        assert source is None
         verdict(c.members[1], request, good)
         assert bool(c.take(Prepare, 1)) is good
         assert bool(c.take(Nack, 1)) is not good
@@ -436,8 +437,8 @@ def test_a_request_waits_for_its_signature_once() -> None:
         message = c.request(authenticator=b"\x01")
         c.primary.give(ALICE, message)
         c.primary.give(ALICE, message)
-        [(request, urgent)] = asked
-        assert not urgent and not c.take(PrePrepare)
+        [(request, source)] = asked
+        assert source == ALICE and not c.take(PrePrepare)
         verdict(c.primary, request, good)
         assert bool(c.take(PrePrepare)) is good
         assert c.primary.refused(ALICE, "unauthentic-request") == (not good)
@@ -463,7 +464,7 @@ def test_a_client_with_too_much_to_verify_is_told_to_back_off() -> None:
     c = Cluster()
     c.open()
     unknown_at(c.primary)
-    c.primary.host.inbound._defer = lambda request, urgent: False
+    c.primary.host.inbound._defer = lambda request, source: False
     c.primary.give(ALICE, c.request(authenticator=b"\x01"))
     assert c.primary.refused(ALICE, "too-often") == 1
     assert [m.reason for _, _, m in c.take(Refusal)] == ["busy"]

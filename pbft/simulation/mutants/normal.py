@@ -89,7 +89,7 @@ def _digests_not_compared() -> list[Patch]:
 
 
 def _no_watermarks() -> list[Patch]:
-    return [(Ordering, "_refuse_place", lambda self, view, number: None)]
+    return [(Ordering, "refuse_place", lambda self, view, number: None)]
 
 
 def _executed_twice() -> list[Patch]:

@@ -117,13 +117,13 @@ def _newest_q_only() -> list[Patch]:
 
 
 def _votes_after_leaving() -> list[Patch]:
-    original = Ordering._refuse_place
+    original = Ordering.refuse_place
 
     def broken(self: Ordering, view: int, number: int) -> Refused | None:
         reason = original(self, view, number)
         return None if reason is Refused.LEFT_VIEW and self._core.log.low < number <= self._core.log.high else reason
 
-    return [(Ordering, "_refuse_place", broken), (Ordering, "on_left", lambda self: None)]
+    return [(Ordering, "refuse_place", broken), (Ordering, "on_left", lambda self: None)]
 
 
 def _left_not_written() -> list[Patch]:
