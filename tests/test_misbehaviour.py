@@ -199,13 +199,18 @@ def test_a_censored_client_is_heard_neither_itself_nor_through_others() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["forged-prepared", "forged-preprepared", "forgetful-view-change", "false-testimony", "two-view-changes"],
+    [
+        *("forged-prepared", "forged-preprepared", "forgetful-view-change", "falling-silent", "false-testimony"),
+        *("stuffed-view-change", "two-view-changes"),
+    ],
 )
 def test_false_testimony_is_consistent_and_signed(name: str) -> None:
     """No rule about a single VIEW-CHANGE gives the liar away; one lie per view."""
     for seed in range(20):
         one = adversary(name, seed)
-        lies = [one.outgoing(to, view_change(ME))[0].message for to in OTHERS]
+        lies = [s.message for to in OTHERS for s in one.outgoing(to, view_change(ME))]
+        if name == "falling-silent" and not lies:
+            continue
         assert any(lie != view_change(ME) for lie in lies)
         assert len(dict.fromkeys(lies)) == (2 if name == "two-view-changes" else 1)
         for lie in lies:

@@ -137,6 +137,21 @@ class NullPrimary(Proposing):
         return self.everybody(self.random.choice((NULL_BATCH, *stale)))
 
 
+class DoublingPrimary(Proposing):
+    """Proposes batches in which requests stand twice, or stood in an earlier batch."""
+
+    name = "doubling-primary"
+
+    def plan(self, message: PrePrepare, batch: Batch) -> Plan:
+        """Its own requests again, or those of a batch that it has seen."""
+        old = [decode_batch(p.batch).requests for p in list(self.captive.proposals)[-8:]]
+        again = self.random.choice((batch.requests, *old))
+        together = (*batch.requests, *again)
+        if batch.is_null or self.random.random() < 0.3:
+            return self.everybody(batch)
+        return self.everybody(encode_batch(batch.time, batch.seed, together))
+
+
 class CorruptAuthenticators(Proposing):
     """Spoils what clients authenticated their requests with, for some backups or for all."""
 

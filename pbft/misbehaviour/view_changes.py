@@ -16,6 +16,7 @@ from pbft.misbehaviour.base import (
 from pbft.misbehaviour.votes import Withholding
 
 _VIEWS = 64
+_STUFFING = 64
 
 
 class SilentViewChange(Withholding):
@@ -113,6 +114,20 @@ class ForgedPreprepared(Testifying):
         for number in self.numbers(message):
             for digest in (NULL_DIGEST, self.random.randbytes(32), *self.captive.candidates.get(number, {})):
                 q[number, digest] = message.view - 1
+        return _with(message, {n: (d, v) for n, d, v in message.prepared}, q)
+
+
+class StuffedViewChange(Testifying):
+    """Fills its VIEW-CHANGE with Q entries for batches that do not exist, so that it is large and costly to judge."""
+
+    name = "stuffed-view-change"
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """As many digests at each number as a correct replica might have seen in as many views, and more."""
+        q = {(n, d): v for n, d, v in message.preprepared}
+        for number in self.numbers(message):
+            for _ in range(_STUFFING):
+                q[number, self.random.randbytes(32)] = self.random.randrange(message.view)
         return _with(message, {n: (d, v) for n, d, v in message.prepared}, q)
 
 
