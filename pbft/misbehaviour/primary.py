@@ -64,6 +64,10 @@ class Proposing(Misbehaviour):
         """One proposal for all."""
         return Plan(batch, frozenset(self.captive.others), None)
 
+    def earlier(self) -> list[Batch]:
+        """The last batches that other primaries proposed."""
+        return [decode_batch(p.batch) for p in list(self.captive.proposals)[-8:]]
+
     def alternative(self, batch: Batch) -> Batch:
         """Another valid batch of the same requests: other order, other seed, or other time."""
         if batch.is_null:
@@ -133,8 +137,7 @@ class NullPrimary(Proposing):
 
     def plan(self, message: PrePrepare, batch: Batch) -> Plan:
         """Stale ones are proposals that it has heard from other primaries."""
-        stale = [decode_batch(p.batch) for p in list(self.captive.proposals)[-8:]]
-        return self.everybody(self.random.choice((NULL_BATCH, *stale)))
+        return self.everybody(self.random.choice((NULL_BATCH, *self.earlier())))
 
 
 class DoublingPrimary(Proposing):
@@ -144,12 +147,10 @@ class DoublingPrimary(Proposing):
 
     def plan(self, message: PrePrepare, batch: Batch) -> Plan:
         """Its own requests again, or those of a batch that it has seen."""
-        old = [decode_batch(p.batch).requests for p in list(self.captive.proposals)[-8:]]
-        again = self.random.choice((batch.requests, *old))
-        together = (*batch.requests, *again)
         if batch.is_null or self.random.random() < 0.3:
             return self.everybody(batch)
-        return self.everybody(encode_batch(batch.time, batch.seed, together))
+        again = self.random.choice((batch, *self.earlier())).requests
+        return self.everybody(encode_batch(batch.time, batch.seed, (*batch.requests, *again)))
 
 
 class CorruptAuthenticators(Proposing):

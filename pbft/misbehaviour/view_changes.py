@@ -100,7 +100,8 @@ class ForgedPrepared(Testifying):
             p[number] = digest, view
             if supported:
                 q[number, digest] = view
-        return _with(message, p, q)
+        prepared = tuple((n, d, v) for n, (d, v) in sorted(p.items()))
+        return _with_q(message._replace(prepared=prepared), q)
 
 
 class ForgedPreprepared(Testifying):
@@ -114,7 +115,7 @@ class ForgedPreprepared(Testifying):
         for number in self.numbers(message):
             for digest in (NULL_DIGEST, self.random.randbytes(32), *self.captive.candidates.get(number, {})):
                 q[number, digest] = message.view - 1
-        return _with(message, {n: (d, v) for n, d, v in message.prepared}, q)
+        return _with_q(message, q)
 
 
 class StuffedViewChange(Testifying):
@@ -128,7 +129,7 @@ class StuffedViewChange(Testifying):
         for number in self.numbers(message):
             for _ in range(_STUFFING):
                 q[number, self.random.randbytes(32)] = self.random.randrange(message.view)
-        return _with(message, {n: (d, v) for n, d, v in message.prepared}, q)
+        return _with_q(message, q)
 
 
 class ForgetfulViewChange(Testifying):
@@ -244,8 +245,5 @@ class Resigning(Misbehaviour):
         return [Sent(to, message), Sent(to, self.captive.view_change(self.captive.promised + 1))]
 
 
-def _with(message: ViewChange, p: dict[int, tuple[bytes, int]], q: dict[tuple[int, bytes], int]) -> ViewChange:
-    return message._replace(
-        prepared=tuple((n, d, v) for n, (d, v) in sorted(p.items())),
-        preprepared=tuple((n, d, v) for (n, d), v in sorted(q.items())),
-    )
+def _with_q(message: ViewChange, q: dict[tuple[int, bytes], int]) -> ViewChange:
+    return message._replace(preprepared=tuple((n, d, v) for (n, d), v in sorted(q.items())))
