@@ -303,6 +303,8 @@ class Node:
             "counters": refused,
             "accusations": self._reports.accusations,
             "cpu_s": round(time.process_time(), 3),
+            "pid": os.getpid(),
+            "cluster": self._group.cluster.hex(),
         }
 
     # ---- running

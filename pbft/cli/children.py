@@ -35,6 +35,8 @@ class Children:
         """Read when a replica is started."""
         self._peers = dict(peers or {})
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._log_begins: dict[int, int] = {}
+        """How long a replica's log was when it was started: before that an earlier life speaks."""
         self._watched, self._held = os.pipe()
         os.set_inheritable(self._watched, True)
 
@@ -59,6 +61,8 @@ class Children:
         errors_path = self._error_file(replica)
         if errors_path.exists() and errors_path.stat().st_size:
             errors_path.replace(errors_path.with_suffix(".err.1"))  # the last crash message outlives a restart
+        log_path = self.log_file(replica)
+        self._log_begins[replica] = log_path.stat().st_size if log_path.exists() else 0
         with errors_path.open("wb") as errors:
             self._processes[replica] = subprocess.Popen(
                 command,
@@ -88,24 +92,35 @@ class Children:
         return {i: code for i, p in self._processes.items() if (code := p.poll()) is not None}
 
     def last_words(self, replica: int) -> str:
-        """What a replica that died has said last."""
-        text = ""
-        for path in (self._error_file(replica), self.log_file(replica)):
-            with contextlib.suppress(OSError):
-                text = text.strip() or path.read_text(errors="replace").strip()
+        """What a replica that died has said last in this life."""
+        text = _read(self._error_file(replica)) or _read(self.log_file(replica), self._log_begins.get(replica, 0))
         return text.splitlines()[-1] if text else "it said nothing"
 
+    def end_of(self, replica: int, code: int) -> str:
+        """How a replica ended, in a sentence. Only one that failed has said why: a killed one had no time to."""
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"replica {replica} was killed ({signal.Signals(-code).name})"
+            return f"replica {replica} was killed (signal {-code})"
+        if code == 0:
+            return f"replica {replica} was stopped"
+        return f"replica {replica} ended with code {code}: {self.last_words(replica)}"
+
     def wait_ready(self, seconds: float) -> list[dict[str, object]] | None:
-        """Until a request would succeed everywhere: all answer, know q-1 peers and vote; None if one died or the time
-        is over."""
+        """Until a request would succeed everywhere: all of these processes answer and know q-1 peers; None if one died
+        or the time is over."""
         deadline = time.monotonic() + seconds
         needed = self._config.group.quorums.strong - 1
         while time.monotonic() < deadline and not self.dead():
             rows = ask_all(self._config, 0.5)
-            if all(row["reachable"] and number(row["connected_peers"]) >= needed for row in rows):
+            if all(self._is_ours(row) and number(row["connected_peers"]) >= needed for row in rows):
                 return rows
             time.sleep(0.1)
         return None
+
+    def _is_ours(self, row: Mapping[str, object]) -> bool:
+        """Whether it was a process started here that answered, and not somebody else's at the same address."""
+        return bool(row["reachable"]) and row.get("pid") == self._processes[number(row["id"])].pid
 
     def stop(self) -> None:
         """SIGINT to all at once, so that nobody resigns; SIGKILL to who does not follow within `STOP_SECONDS`."""
@@ -130,3 +145,12 @@ class Children:
         self.stop()
         os.close(self._watched)
         os.close(self._held)
+
+
+def _read(path: Path, begin: int = 0) -> str:
+    """The text of a file from there on; all of a file that is shorter, for then it was begun anew."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return ""
+    return data[begin if begin <= len(data) else 0 :].decode(errors="replace").strip()

@@ -32,3 +32,8 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1
         ).rstrip()
 
     return "\n".join([paint(line(titles), "bold"), *(line(row) for row in cells)])
+
+
+def listed(values: Sequence[object]) -> str:
+    """`0, 1 and 2`."""
+    return " and ".join(filter(None, (", ".join(map(str, values[:-1])), *map(str, values[-1:]))))

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pbft.cli.output import paint, table
 from pbft.config import Group
-from pbft.config_file import Address, ClusterConfig
+from pbft.config_file import Address, ClusterConfig, ReplicaEntry
 
 FIELDS = (
     "id", "reachable", "view", "primary", "in_view_change", "last_executed", "stable_checkpoint", "stable_digest",
@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def ask(replica: int, admin: Address, seconds: float) -> dict[str, object]:
     """The status of one replica; with `reachable` false and nothing else known if it does not answer in time."""
-    unknown: dict[str, object] = dict.fromkeys(FIELDS) | {"id": replica, "reachable": False}
     try:
         with socket.create_connection((admin.host, admin.port), seconds) as connection:
             connection.settimeout(seconds)
@@ -38,10 +37,15 @@ def ask(replica: int, admin: Address, seconds: float) -> dict[str, object]:
                 data += part
         found = json.loads(data)
     except (OSError, ValueError, RecursionError):
-        return unknown
+        return unknown(replica)
     if not isinstance(found, dict) or found.get("id") != replica:
-        return unknown
-    return {**unknown, **{name: _harmless(value) for name, value in found.items()}}
+        return unknown(replica)
+    return {**unknown(replica), **{name: _harmless(value) for name, value in found.items()}}
+
+
+def unknown(replica: int) -> dict[str, object]:
+    """The status of a replica that does not answer."""
+    return dict.fromkeys(FIELDS) | {"id": replica, "reachable": False}
 
 
 def _harmless(value: object) -> object:
@@ -50,9 +54,15 @@ def _harmless(value: object) -> object:
 
 
 def ask_all(config: ClusterConfig, seconds: float) -> list[dict[str, object]]:
-    """All replicas, at the same time."""
+    """All replicas, at the same time. A replica of another cluster at one of the addresses is none of this one."""
+    own = (None, config.group.cluster.hex())
+
+    def one(entry: ReplicaEntry) -> dict[str, object]:
+        row = ask(entry.id, entry.admin, seconds)
+        return row if row.get("cluster") in own else unknown(entry.id)
+
     with ThreadPoolExecutor(len(config.replicas)) as pool:
-        return list(pool.map(lambda r: ask(r.id, r.admin, seconds), config.replicas))
+        return list(pool.map(one, config.replicas))
 
 
 def number(value: object) -> int:

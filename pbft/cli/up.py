@@ -9,6 +9,7 @@ import threading
 from types import FrameType
 
 from pbft.cli.children import Children
+from pbft.cli.occupied import refuse_if_occupied
 from pbft.config_file import ClusterConfig
 
 START_SECONDS = 30.0
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Start, report, wait, stop."""
     config = ClusterConfig.load(args.cluster)
+    refuse_if_occupied(config)
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -46,7 +48,7 @@ def _serve(config: ClusterConfig, children: Children, stop: threading.Event) -> 
         waited += 1.0
         if dead := children.dead():
             for replica, code in dead.items():
-                print(f"replica {replica} ended with code {code}: {children.last_words(replica)}", file=sys.stderr)
+                print(children.end_of(replica, code), file=sys.stderr)
             return 2
     if stop.is_set():
         return 0
@@ -56,12 +58,21 @@ def _serve(config: ClusterConfig, children: Children, stop: threading.Event) -> 
         return 2
     n = len(config.replicas)
     print(f"ready: {n}/{n} replicas, view {max(_view(row) for row in rows)}", flush=True)
+    return _watch(children, n, stop)
+
+
+def _watch(children: Children, n: int, stop: threading.Event) -> int:
+    """Report who ends, until told to stop or all have ended by themselves."""
     reported: set[int] = set()
     while not stop.wait(0.2):
-        for replica, code in children.dead().items():
+        dead = children.dead()
+        for replica, code in dead.items():
             if replica not in reported:
                 reported.add(replica)
-                print(f"replica {replica} ended with code {code}: {children.last_words(replica)}", flush=True)
+                print(children.end_of(replica, code), flush=True)
+        if len(dead) == n:
+            print("all replicas that were started here have ended", file=sys.stderr)
+            return 2
     return 0
 
 

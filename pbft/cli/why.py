@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from pbft.cli.output import listed
 from pbft.cli.status import ask_all
 from pbft.config import Quorums
 from pbft.config_file import ClusterConfig
@@ -112,7 +113,7 @@ def _views(voting: Sequence[Row], quorums: Quorums) -> list[str]:
         held = there["view_changes"]
         if len(held) < quorums.strong:
             missing = sorted(set(range(quorums.n)) - set(held))
-            text += f", which holds {len(held)} of {quorums.strong} VIEW-CHANGEs (none of {_numbers(missing)})"
+            text += f", which holds {len(held)} of {quorums.strong} VIEW-CHANGEs (none of {listed(missing)})"
         found.append(text + ".")
     found += [
         f"Replica {r['id']} waits for {r['missing_bodies']} batches that view {r['view']} begins with."
@@ -158,11 +159,7 @@ def _laggards(up: Sequence[Row]) -> list[str]:
 
 
 def _replicas(ids: Sequence[int]) -> str:
-    return f"Replica {ids[0]}" if len(ids) == 1 else f"Replicas {_numbers(ids)}"
-
-
-def _numbers(ids: Sequence[int]) -> str:
-    return " and ".join(filter(None, (", ".join(map(str, ids[:-1])), str(ids[-1]))))
+    return f"Replica {ids[0]}" if len(ids) == 1 else f"Replicas {listed(ids)}"
 
 
 def _s(ids: Sequence[int]) -> str:

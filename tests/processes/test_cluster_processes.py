@@ -153,6 +153,51 @@ def test_a_second_process_on_one_data_directory_is_refused() -> None:
         assert [r["connected_peers"] for r in rows] == [3] * 4 and replica_pids(config).count(holder) == 1
 
 
+@pytest.mark.scenario("B20", "I03")
+def test_a_second_up_leaves_the_running_cluster_alone() -> None:
+    """Of the same cluster, and of another one at the same addresses: one sentence that names who is there, exit code 2,
+    and nothing written."""
+    with campaign.cluster(app="kv") as config, campaign.cluster() as other, up(config):
+        pids = {int(replica_of(pid)): pid for pid in replica_pids(config)}
+        logs = {path: path.read_bytes() for path in config.path.parent.glob("data/*.log")}
+        done = pbft("up", config.path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "pbft: replicas 0, 1, 2 and 3 of this cluster run already: addresses and data are in use by processes "
+            f"{pids[0]}, {pids[1]}, {pids[2]} and {pids[3]}; end that first, by Ctrl-C where it was started or by "
+            "kill\n"
+        )
+        for mine, taken in zip(other.replicas, config.replicas, strict=True):
+            text = other.path.read_text().replace(f'"{mine.address}"', f'"{taken.address}"')
+            other.path.write_text(text.replace(f'"{mine.admin}"', f'"{taken.admin}"'))
+        done = pbft("up", other.path)
+        assert (done.returncode, done.stdout) == (2, "")
+        place = f"pbft: {config.replicas[0].admin} is in use by replica 0 of another cluster (process {pids[0]}); "
+        assert done.stderr.startswith(place) and done.stderr.count("\n") == 1
+        assert pbft("status", other.path).returncode == 3, "another cluster's replicas are none of this one"
+        assert not (other.path.parent / "data").exists()
+        assert {path: path.read_bytes() for path in logs} == logs
+        assert {int(replica_of(pid)): pid for pid in replica_pids(config)} == pids
+        assert pbft("call", config.path, "put", "a", "1").returncode == 0
+
+
+def test_who_was_killed_is_said_to_be_killed_and_when_all_are_gone_it_ends() -> None:
+    """A death by a signal has no last words, and `up` does not watch over nobody."""
+    with campaign.cluster(app="kv") as config:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pbft", "up", str(config.path)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready: 4/4 replicas, view 0\n"
+        for pid in sorted(replica_pids(config), key=replica_of):
+            number = replica_of(pid)
+            os.kill(pid, signal.SIGKILL)
+            assert process.stdout.readline() == f"replica {number} was killed (SIGKILL)\n"
+        out, err = process.communicate(timeout=10)
+        assert (process.returncode, out, err) == (2, "", "all replicas that were started here have ended\n")
+
+
 @pytest.mark.scenario("B18", "E11")
 def test_nothing_acknowledged_is_lost_when_all_are_killed() -> None:
     """SIGKILL of all four at random instants under load; the big campaign does it twenty times."""
