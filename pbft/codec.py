@@ -221,7 +221,7 @@ class Family:
         """The value that encodes to exactly `data`; raises `CodecError` and nothing else."""
         value = loads(data)
         if type(value) is not tuple or not value or type(value[0]) is not int:
-            raise CodecError("shape", f"a {self.name} is an array that starts with its number")
+            raise CodecError("shape", "expected an array that starts with a number")
         known = self._by_number.get(value[0])
         if known is None:
             raise CodecError("unknown", f"no {self.name} has number {value[0]}")

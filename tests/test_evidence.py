@@ -91,6 +91,16 @@ def test_nobody_is_convicted_of_what_a_correct_replica_may_do(
         told(culprit, *messages)
 
 
+def test_what_is_no_evidence_is_said_in_good_english() -> None:
+    """The message names what was expected."""
+    with pytest.raises(
+        EvidenceError, match=r"^this is no evidence file \(shape: expected an array that starts with a number\)$"
+    ):
+        decode_proof(b"\x00")
+    with pytest.raises(EvidenceError, match=r"^this is no evidence file \(unknown: no evidence file has number 23\)$"):
+        decode_proof(b"\x81\x17")
+
+
 def test_messages_without_signatures_prove_nothing() -> None:
     """Their receiver could have made them."""
     proof = proof_of(GROUP, 2, "kind", (encode(Prepare(0, 1, b"a" * 32)), encode(Prepare(0, 1, b"b" * 32))))
