@@ -39,12 +39,12 @@ class Verdicts:
         fate = "the operation was never sent" if carrier is None else "the outcome is unknown: it may still execute"
         if busy:
             return Overloaded(f"replicas said busy for {seconds}; {fate}; call less often", executed)
-        n, weak = self._quorums.n, self._quorums.weak
+        n = self._quorums.n
         connected = tuple(self._replicas.connected())
         if carrier is None:
             return RequestTimeout(
                 f"no session or no room in the window within {seconds}; {fate}; "
-                f"connected to {len(connected)} of {n} replicas ({_names(connected)}), {weak} needed",
+                f"connected to {len(connected)} of {n} replicas ({_names(connected)}); {self._needs()}",
                 False,
             )
         collector: Collector = carrier.collector
@@ -55,11 +55,16 @@ class Verdicts:
         said = f"{len(replied)} of {n} replicas replied ({_names(replied)}) {what}" if replied else "no replica replied"
         return RequestTimeout(
             f"not enough matching replies within {seconds}: {said}; "
-            f"connected to {len(connected)} ({_names(connected)}); {fate}",
+            f"connected to {len(connected)} ({_names(connected)}); {self._needs()}; {fate}",
             None,
             replied,
             disagreed,
         )
+
+    def _needs(self) -> str:
+        """Two thresholds, and which is for what."""
+        strong, weak = self._quorums.strong, self._quorums.weak
+        return f"ordering needs {strong} working replicas, and a result is believed once {weak} give the same"
 
     def rejected(self, reason: str) -> RequestRejected:
         """f+1 replicas gave this reason, or the replicated table did."""

@@ -23,6 +23,8 @@ def test_a_timeout_says_that_the_outcome_is_unknown() -> None:
     assert isinstance(error, RequestTimeout)
     assert (error.executed, error.replied, error.disagreed) == (None, (2,), False)
     assert "outcome is unknown" in str(error)
+    assert "1 of 4 replicas replied (2)" in str(error)
+    assert "ordering needs 3 working replicas, and a result is believed once 2 give the same" in str(error)
     assert driver.wait(10) == [], "nobody waits for it any more"
 
 
