@@ -24,6 +24,12 @@ log = logging.getLogger("pbft.node")
 MAX_EVIDENCE_FILES = 32
 """Kept at most against one replica: a liar neither fills the disk nor keeps out what others did."""
 
+_UNTIMELY = frozenset((
+    Refused.ABOVE_WINDOW, Refused.OTHER_VIEW, Refused.LEFT_VIEW, Refused.STALE_VIEW, Refused.NOT_PRIMARY,
+    Refused.NOT_VOTING, Refused.NOT_WANTED,
+))  # fmt: skip
+"""What a correct peer's message meets that comes too early or too late, around a view change or a restart."""
+
 _LOG_AGAIN = 60.0
 """Seconds before the same is said of the same principal again."""
 
@@ -67,7 +73,8 @@ class Reports:
             if reason == Refused.BELOW_WINDOW:
                 continue  # a vote that came after the certificate was complete: the normal case
             if count > logged and now - when >= _LOG_AGAIN:
-                log.info("replica %d: refused %d from %d: %s", self._me, count - logged, sender, reason)
+                level = logging.DEBUG if reason in _UNTIMELY else logging.INFO
+                log.log(level, "replica %d: refused %d from %d: %s", self._me, count - logged, sender, reason)
                 self._refused[sender, reason] = (now, count)
 
     async def keep_evidence(self) -> None:
