@@ -34,6 +34,11 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1
     return "\n".join([paint(line(titles), "bold"), *(line(row) for row in cells)])
 
 
+def counted(number: int, noun: str, more: str = "") -> str:
+    """`1 other`, `2 others`, `3 batches` (where the plural is `more`)."""
+    return f"{number} {noun if number == 1 else more or noun + 's'}"
+
+
 def listed(values: Sequence[object]) -> str:
     """`0, 1 and 2`."""
     return " and ".join(filter(None, (", ".join(map(str, values[:-1])), *map(str, values[-1:]))))

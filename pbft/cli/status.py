@@ -7,7 +7,7 @@ import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from pbft.cli.output import paint, table
+from pbft.cli.output import counted, paint, table
 from pbft.config import Group
 from pbft.config_file import Address, ClusterConfig, ReplicaEntry
 
@@ -115,9 +115,10 @@ def render(rows: list[dict[str, object]], group: Group) -> str:
         elif row.get("behind"):
             notes.append(f"replica {row['id']} does not vote: it is further behind than the others' retained logs")
         if alone:
-            notes.append(f"replica {row['id']} reaches {row['connected_peers']} others and needs {needed} to vote")
+            others = counted(number(row["connected_peers"]), "other")
+            notes.append(f"replica {row['id']} reaches {others} and needs {needed} to vote")
         if late:
-            notes.append(f"replica {row['id']} has executed {lag} batches less than the others")
+            notes.append(f"replica {row['id']} has executed {counted(lag, 'batch', 'batches')} less than the others")
         if row.get("adversary"):
             notes.append(f"replica {row['id']} misbehaves on purpose: {row['adversary']}")
     return "\n".join([table(titles, lines, left=2), *(paint(note, "yellow") for note in notes)])

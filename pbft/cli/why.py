@@ -1,13 +1,14 @@
-"""`pbft why CLUSTER.toml`: what a cluster is waiting for, in sentences: who is missing, which timer runs, which request
-has waited longest."""
+"""`pbft why CLUSTER.toml`: what a cluster is waiting for, in sentences: whether it serves requests all the same, who is
+missing, which timer runs, which request has waited longest."""
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pbft.cli.output import listed
+from pbft.cli.output import counted, listed
 from pbft.cli.status import ask_all
 from pbft.config import Quorums
 from pbft.config_file import ClusterConfig
@@ -42,6 +43,39 @@ def calm(rows: Sequence[Row]) -> str:
 
 def reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) -> list[str]:
     """Sentences, the most fundamental ones first; none if all is well."""
+    found = _reasons(rows, quorums, addresses)
+    return [_service([_plain(r, quorums.n) for r in rows], quorums), *found] if found else []
+
+
+def _service(rows: Sequence[Row], quorums: Quorums) -> str:
+    """Whether requests are served with what there is, and what more it can bear."""
+    working = [r for r in rows if _works(r, quorums)]
+    spare = len(working) - quorums.strong
+    if spare < 0:
+        return (
+            f"Only {len(working)} of {quorums.n} replicas can vote and {quorums.strong} are needed: nothing is ordered "
+            f"until {-spare} more {'is' if spare == -1 else 'are'} back."
+        )
+    bears = f"{counted(spare, 'more failure')} would not stop it" if spare else "one more failure would stop it"
+    views = Counter(r["view"] for r in working if not r["in_view_change"])
+    view, active = max(views.items(), key=lambda pair: pair[1], default=(0, 0))
+    if active < quorums.strong:
+        return f"Enough replicas vote, but requests wait until {quorums.strong} of them are in one view; {bears}."
+    primary = quorums.primary(view)
+    if primary not in [r["id"] for r in working]:
+        return f"Requests wait until the primary of view {view}, replica {primary}, is replaced; {bears}."
+    if any((r["request_waited_s"] or 0) > _LONG for r in working):
+        return f"Enough replicas vote, but requests wait; {bears}."
+    return f"It serves requests; {bears}."
+
+
+def _works(row: Row, quorums: Quorums) -> bool:
+    """Whether its votes count: it is there, votes, and reaches a quorum."""
+    is_voting = row["reachable"] and not row["halted"] and not row["behind"]
+    return is_voting and row["connected_peers"] >= quorums.strong - 1
+
+
+def _reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) -> list[str]:
     rows = [_plain(r, quorums.n) for r in rows]
     up = [r for r in rows if r["reachable"]]
     found = [f"Replica {r['id']} does not answer at {addresses[r['id']]}." for r in rows if not r["reachable"]]
@@ -53,11 +87,6 @@ def reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) ->
         if r["behind"] and not r["halted"]
     ]
     voting = [r for r in up if not r["halted"] and not r["behind"]]
-    if len(voting) < quorums.strong:
-        found.append(
-            f"Only {len(voting)} of {quorums.n} replicas can vote and {quorums.strong} are needed: nothing is ordered "
-            f"until {quorums.strong - len(voting)} more are back."
-        )
     found += _lonely(up, quorums)
     found += _views(voting, quorums)
     found += _requests(voting, quorums)
@@ -94,7 +123,7 @@ def _plain(row: Row, n: int) -> Row:
 
 def _lonely(up: Sequence[Row], quorums: Quorums) -> list[str]:
     return [
-        f"Replica {r['id']} is connected to {r['connected_peers']} others and needs {quorums.strong - 1}."
+        f"Replica {r['id']} is connected to {counted(r['connected_peers'], 'other')} and needs {quorums.strong - 1}."
         for r in up
         if r["connected_peers"] < quorums.strong - 1
     ]
@@ -116,7 +145,8 @@ def _views(voting: Sequence[Row], quorums: Quorums) -> list[str]:
             text += f", which holds {len(held)} of {quorums.strong} VIEW-CHANGEs (none of {listed(missing)})"
         found.append(text + ".")
     found += [
-        f"Replica {r['id']} waits for {r['missing_bodies']} batches that view {r['view']} begins with."
+        f"Replica {r['id']} waits for {counted(r['missing_bodies'], 'batch', 'batches')} that view {r['view']} begins "
+        "with."
         for r in voting
         if r["missing_bodies"]
     ]

@@ -44,7 +44,7 @@ def states(found: list[Row], group: Group) -> tuple[list[str], list[str]]:
 # Fields of the last replica, what the table calls it, what the note says.
 UNWELL: dict[str, tuple[Row, str, str]] = {
     "isolated": ({"connected_peers": 0}, "cut off", "replica 3 reaches 0 others and needs 2 to vote"),
-    "one link": ({"connected_peers": 1}, "cut off", "replica 3 reaches 1 others and needs 2 to vote"),
+    "one link": ({"connected_peers": 1}, "cut off", "replica 3 reaches 1 other and needs 2 to vote"),
     "late": ({"last_executed": 871}, "late", "replica 3 has executed 129 batches less than the others"),
     "changing view": ({"in_view_change": True}, "changing view", ""),
     "halted": (

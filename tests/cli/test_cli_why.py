@@ -43,9 +43,9 @@ LEFT = {"in_view_change": True, "promised": 1, "view_changes": [1, 2]}
         ({"r3": {"behind": True}}, "no longer keep what comes next"),
         (
             {"r2": {"reachable": False}, "r3": {"halted": "it is lost"}},
-            "Only 2 of 4 replicas can vote and 3 are needed: nothing is ordered until 1 more are back.",
+            "Only 2 of 4 replicas can vote and 3 are needed: nothing is ordered until 1 more is back.",
         ),
-        ({"r1": {"connected_peers": 1}}, "Replica 1 is connected to 1 others and needs 2."),
+        ({"r1": {"connected_peers": 1}}, "Replica 1 is connected to 1 other and needs 2."),
         (
             {"r1": LEFT, "r2": LEFT},
             "Replicas 1 and 2 left for view 1 and wait for the NEW-VIEW of replica 1, which holds 2 of 3 VIEW-CHANGEs "
@@ -68,6 +68,42 @@ LEFT = {"in_view_change": True, "promised": 1, "view_changes": [1, 2]}
 def test_what_is_awaited(changes: dict[str, dict[str, Any]], sentence: str) -> None:
     """Who is missing, which timer runs, which request has waited longest."""
     assert sentence in told(**changes)
+
+
+NEW_VIEW = {"view": 1, "primary": 1, "promised": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"r3": {"reachable": False}}, "It serves requests; one more failure would stop it."),
+        ({"r3": {"connected_peers": 1}}, "It serves requests; one more failure would stop it."),
+        ({"r3": {"last_executed": 10}}, "It serves requests; 1 more failure would not stop it."),
+        (
+            {"r0": {"reachable": False}},
+            "Requests wait until the primary of view 0, replica 0, is replaced; one more failure would stop it.",
+        ),
+        (
+            {"r0": {"reachable": False}, "r1": NEW_VIEW, "r2": NEW_VIEW, "r3": NEW_VIEW},
+            "It serves requests; one more failure would stop it.",
+        ),
+        (
+            {"r0": {"reachable": False}, "r1": LEFT, "r2": LEFT},
+            "Enough replicas vote, but requests wait until 3 of them are in one view; one more failure would stop it.",
+        ),
+        (
+            {"r1": {"request_waited_s": 1.25}},
+            "Enough replicas vote, but requests wait; 1 more failure would not stop it.",
+        ),
+        (
+            {f"r{i}": {"connected_peers": 1} for i in range(4)},
+            "Only 0 of 4 replicas can vote and 3 are needed: nothing is ordered until 3 more are back.",
+        ),
+    ],
+)
+def test_first_it_says_whether_requests_are_served(changes: dict[str, dict[str, Any]], sentence: str) -> None:
+    """With what is there, and what more the cluster can bear."""
+    assert told(**changes).splitlines()[0] == sentence
 
 
 def test_a_replica_that_answers_nonsense_does_not_break_it() -> None:
