@@ -14,16 +14,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft bench`."""
     text = "normal: against an unreplicated server; checkpoints: their cost on a large state"
     parser.add_argument("what", choices=("normal", "checkpoints"), help=text)
-    parser.add_argument("--replicas", type=int, default=4, metavar="N")
+    parser.add_argument("--replicas", type=int, default=4, metavar="N", help="size of the group (default 4)")
     parser.add_argument("--callers", default="1,16,64,256", help="callers in a closed loop, comma-separated")
     parser.add_argument("--seconds", type=float, default=2.0, help="measured seconds for each row")
     parser.add_argument("--small", action="store_true", help="one size, one proxy: a minute instead of several")
-    parser.add_argument("--base-port", type=int, default=7800)
+    parser.add_argument("--base-port", type=int, default=7800, help="first of the ports to use (default 7800)")
     parser.add_argument("--keys", type=int, default=100_000, help="checkpoints: keys in the state")
     parser.add_argument("--hot", type=int, default=100, help="checkpoints: keys that are written")
     parser.add_argument("--pairs", type=int, default=5, help="checkpoints: slices with and without")
     parser.add_argument("--json", action="store_true", help="print the rows as a JSON list")
-    parser.add_argument("--csv", type=Path, metavar="FILE")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows to FILE, too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG; needs the `bench` extra")
 
 

@@ -14,12 +14,12 @@ from pbft.cli.output import table
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft apps`."""
-    parser.add_argument("--json", action="store_true")
-    commands = parser.add_subparsers(dest="apps_command", metavar="COMMAND")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+    commands = parser.add_subparsers(dest="apps_command", metavar="COMMAND", help="without one: list what ships")
     check = commands.add_parser("check", help="run an application under several hash seeds and compare")
     check.add_argument("app", metavar="APP", help="short name, MODULE:CLASS or FILE.py:CLASS")
     check.add_argument("--operations", type=Path, metavar="FILE", help="one operation a line, as for `pbft call`")
-    check.add_argument("--seed", type=int, default=0, help="for the application's own samples")
+    check.add_argument("--seed", type=int, default=0, help="for the application's own samples (default 0)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import trio
 from pbft.application import OperationError
 from pbft.cli.applications import application_of
 from pbft.cli.main import first_known, first_of
+from pbft.cli.output import CLUSTER_HELP
 from pbft.client import Client, ClientError, OperationFailed, RequestRejected, RequestTimeout
 from pbft.config import ConfigError
 from pbft.config_file import ClusterConfig
@@ -19,10 +20,17 @@ from pbft.config_file import ClusterConfig
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft call`."""
     parser.add_argument("--as", dest="name", metavar="NAME", help="which client (default: the first in the file)")
-    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds (default 10)")
-    parser.add_argument("--read-only", action="store_true", help="a query: changes nothing")
-    parser.add_argument("cluster", metavar="CLUSTER.toml")
-    parser.add_argument("words", nargs="+", metavar="WORD", help="the operation")
+    parser.add_argument(
+        "--timeout", type=float, default=10.0, metavar="S", help="seconds to wait for the result (default 10)"
+    )
+    parser.add_argument("--read-only", action="store_true", help="a query, for Application.query: it changes nothing")
+    parser.add_argument("cluster", metavar="CLUSTER.toml", help=CLUSTER_HELP)
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="WORD",
+        help="the operation, as the application spells it: `put a 1` for kv, `inc 5` for counter",
+    )
 
 
 def arrange(words: list[str]) -> list[str]:

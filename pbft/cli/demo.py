@@ -44,7 +44,9 @@ _BEAT = 1.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft demo`."""
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of each of the four acts (default 4)")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, metavar="S", help="length of each of the four acts (default 4)"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON as well")
 
 

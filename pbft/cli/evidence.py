@@ -11,7 +11,7 @@ from pbft.evidence import MAX_BYTES, EvidenceError, decode_proof, explain
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft evidence`."""
-    parser.add_argument("what", choices=("show",))
+    parser.add_argument("what", choices=("show",), help="the only thing to do with it")
     parser.add_argument("file", type=Path, metavar="FILE", help="a file of DATA/evidence/")
     parser.add_argument("--cluster", metavar="CLUSTER.toml", help="also check that the keys are those of this cluster")
 

@@ -11,12 +11,33 @@ from pbft.config_file import write_cluster
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft init`."""
-    parser.add_argument("directory", type=Path, metavar="DIR")
-    parser.add_argument("--replicas", type=int, default=4, metavar="N", help="3f+1 tolerate f faulty ones (default 4)")
-    parser.add_argument("--app", default="kv", metavar="NAME|MODULE:CLASS|FILE.py:CLASS", help="default kv")
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="folder to write into; it is made if needed, and never overwritten"
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=4, metavar="N", help="how many; 3f+1 tolerate f faulty ones (default 4)"
+    )
+    parser.add_argument(
+        "--app",
+        default="kv",
+        metavar="NAME|MODULE:CLASS|FILE.py:CLASS",
+        help="the service: of `pbft apps`, of an importable module, or of a file (default kv)",
+    )
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address of all replicas (default 127.0.0.1)")
-    parser.add_argument("--base-port", type=int, default=7000, metavar="P", help="replica i uses P+2i and P+2i+1")
-    parser.add_argument("--client", action="append", default=[], metavar="NAME", help="may be given several times")
+    parser.add_argument(
+        "--base-port",
+        type=int,
+        default=7000,
+        metavar="P",
+        help="replica i takes port P+2i, and P+2i+1 for status (default 7000: 7000 to 7007 for 4 replicas)",
+    )
+    parser.add_argument(
+        "--client",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a client that gets a key; may be given several times (default: one, `client`)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,28 +27,67 @@ COMMANDS = {
 }
 
 
+USAGE = "2: wrong usage or configuration, or a file or address that cannot be used"
+EXIT_CODES = {
+    "init": ("0: the cluster is written", USAGE),
+    "up": ("0: stopped by Ctrl-C or SIGTERM", f"{USAGE}; the replicas did not start, or all have ended by themselves"),
+    "replica": ("0: stopped by SIGTERM or Ctrl-C", f"{USAGE}; the replica failed"),
+    "call": (
+        "0: done, the result is printed",
+        "1: the application said no, and nothing was changed",
+        f"{USAGE}; the replicas reject such a request",
+        "3: not enough equal answers in time; the operation may still take effect",
+    ),
+    "status": ("0: at least one replica answers", USAGE, "3: none answers"),
+    "why": ("0: it waits for nothing", "1: it waits for what is printed", USAGE),
+    "apps": ("0: listed, or the same under all hash seeds", "1: it differs between hash seeds", USAGE),
+    "evidence": ("0: the file proves what is printed", f"{USAGE}; the file proves nothing"),
+    "demo": ("0: all was as it should be", "1: it was not", USAGE),
+    "simulate": (
+        "0: no check failed (with --mutants: each bug was found)",
+        USAGE,
+        "10: a wrong result or state (with --mutants: a bug was missed)",
+        "11: stuck",
+        "12: crashed",
+    ),
+    "bench": ("0: measured", USAGE),
+}
+"""What each command's exit codes mean, for its --help."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        prog="pbft", description="Replicate a deterministic service on 3f+1 machines of which f may lie."
+        prog="pbft",
+        description="Replicate a deterministic service on 3f+1 machines of which f may lie.",
+        epilog="pbft COMMAND --help explains its arguments and exit codes.",
     )
-    parser.add_argument("--version", action="version", version=f"pbft {__version__}")
+    parser.add_argument("--version", action="version", version=f"pbft {__version__}", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     wanted = next((word for word in words if not word.startswith("-")), None)
     for name, (module, text) in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.add_argument("--debug", action="store_true", help="show tracebacks")
+        sub = commands.add_parser(name, help=text)
         if name == wanted:
-            loaded = importlib.import_module(module)
-            loaded.add_arguments(sub)
-            if hasattr(loaded, "arrange"):
-                words = loaded.arrange(words)
+            fill(sub, name)
+            words = getattr(importlib.import_module(module), "arrange", list)(words)
     try:
         args = parser.parse_args(words)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 2
     return _run(args)
+
+
+def fill(parser: argparse.ArgumentParser, command: str) -> None:
+    """Give the parser of a command its arguments and its whole help."""
+    module, text = COMMANDS[command]
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = text[0].upper() + text[1:] + "."
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    importlib.import_module(module).add_arguments(parser)
+    interrupted = () if command in ("up", "replica") else ("130: interrupted",)
+    codes = "\n".join(f"  {line}" for line in EXIT_CODES[command] + interrupted)
+    parser.epilog = "\n\n".join(filter(None, (parser.epilog, f"exit codes:\n{codes}")))
 
 
 def _run(args: argparse.Namespace) -> int:

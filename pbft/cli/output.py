@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+CLUSTER_HELP = "the file of the cluster, which `pbft init` has written"
+
 _CODES = {"red": 31, "green": 32, "yellow": 33, "dim": 2, "bold": 1}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from pbft.cli.main import first_known
+from pbft.cli.output import CLUSTER_HELP
 from pbft.config import ConfigError
 from pbft.config_file import Address, ClusterConfig
 from pbft.misbehaviour import MISBEHAVIOURS
@@ -28,11 +29,17 @@ _RECORD_BYTES = 64 << 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft replica`."""
-    parser.add_argument("cluster", metavar="CLUSTER.toml")
-    parser.add_argument("id", type=int, metavar="ID")
+    parser.add_argument("cluster", metavar="CLUSTER.toml", help=CLUSTER_HELP)
+    parser.add_argument("id", type=int, metavar="ID", help="which replica of the file: 0, 1, 2, ...")
     parser.add_argument("--data", type=Path, metavar="PATH", help="data directory (default: data/replica-ID)")
-    parser.add_argument("--listen", metavar="H:P", help="listen here instead of at the configured address")
-    parser.add_argument("--peer", action="append", default=[], metavar="ID=H:P", help="dial a peer elsewhere")
+    parser.add_argument("--listen", metavar="H:P", help="listen at host H, port P instead of at the configured address")
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="ID=H:P",
+        help="dial replica ID at H:P instead of where the file says; may be given several times",
+    )
     parser.add_argument("--volatile", action="store_true", help="keep nothing on disk: a restart forgets everything")
     text = "misbehave on purpose, several ways joined by +: " + ", ".join(sorted(MISBEHAVIOURS))
     parser.add_argument("--adversary", metavar="NAME", help=text)

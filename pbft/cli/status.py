@@ -7,7 +7,7 @@ import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from pbft.cli.output import counted, paint, table
+from pbft.cli.output import CLUSTER_HELP, counted, paint, table
 from pbft.config import Group
 from pbft.config_file import Address, ClusterConfig, ReplicaEntry
 
@@ -16,12 +16,25 @@ FIELDS = (
     "low_watermark", "high_watermark", "pending_requests", "connected_peers", "recovering", "uptime_s",
 )  # fmt: skip
 _MAX_BYTES = 1 << 20
+_COLUMNS = """columns:
+  replica   its id
+  state     up; not voting (the note below says why); cut off (it reaches too few others to vote); changing view;
+            late (more than a checkpoint interval behind what f+1 replicas have executed); unreachable
+  view      its view; it grows by one or more when a primary is replaced
+  primary   the replica that orders requests in this view: view mod n
+  executed  the last batch of requests that it has executed; equal, or nearly, on all that are well
+  stable    the last batch with a checkpoint that a quorum has signed; older log is dropped
+  window    the batch numbers that it would vote for now: above the stable one, up to this many
+  pending   requests that it knows of and that are not executed yet
+  peers     other replicas that it is connected to
+  uptime    since its process started"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft status`."""
-    parser.add_argument("cluster", metavar="CLUSTER.toml")
-    parser.add_argument("--json", action="store_true", help="a list of objects, one for each replica")
+    parser.add_argument("cluster", metavar="CLUSTER.toml", help=CLUSTER_HELP)
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead, one for each replica")
+    parser.epilog = _COLUMNS
 
 
 def ask(replica: int, admin: Address, seconds: float) -> dict[str, object]:

@@ -10,6 +10,7 @@ from types import FrameType
 
 from pbft.cli.children import Children
 from pbft.cli.occupied import refuse_if_occupied
+from pbft.cli.output import CLUSTER_HELP
 from pbft.config_file import ClusterConfig
 
 START_SECONDS = 30.0
@@ -17,7 +18,7 @@ START_SECONDS = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft up`."""
-    parser.add_argument("cluster", metavar="CLUSTER.toml")
+    parser.add_argument("cluster", metavar="CLUSTER.toml", help=CLUSTER_HELP)
     parser.add_argument("--volatile", action="store_true", help="keep nothing on disk: a restart forgets everything")
 
 

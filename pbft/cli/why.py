@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pbft.cli.output import counted, listed
+from pbft.cli.output import CLUSTER_HELP, counted, listed
 from pbft.cli.status import ask_all
 from pbft.config import Quorums
 from pbft.config_file import ClusterConfig
@@ -20,7 +20,7 @@ _LONG = 0.5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft why`."""
-    parser.add_argument("cluster", metavar="CLUSTER.toml")
+    parser.add_argument("cluster", metavar="CLUSTER.toml", help=CLUSTER_HELP)
 
 
 def run(args: argparse.Namespace) -> int:
