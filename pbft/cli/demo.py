@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +58,8 @@ class Seen:
     results: list[int] = field(default_factory=list)
     unknown: int = 0
     errors: list[str] = field(default_factory=list)
+    away: dict[int, str] = field(default_factory=dict)
+    """Replica -> why it does not answer just now, where that is part of the play."""
 
 
 class Failed(Exception):
@@ -107,8 +110,8 @@ async def _play(config: ClusterConfig, children: Children, seconds: float, as_js
         _say("starting four replicas, as processes, each with its log on disk")
         children.start_all()
         if await trio.to_thread.run_sync(children.wait_ready, 20.0) is None:
-            dead = "; ".join(f"replica {i}: {children.last_words(i)}" for i in children.dead())
-            raise Failed(f"the replicas did not start {dead}")
+            dead = "; ".join(children.end_of(i, code) for i, code in children.dead().items())
+            raise Failed(f"the replicas did not start; {dead}")
         async with Client.connect(config, name="demo") as client:
             await client.wait_connected(4)
             summary = await _acts(config, children, client, seen, seconds)
@@ -134,18 +137,21 @@ async def _acts(
              "  the backups suspect it, leave its view, and the next primary takes over;\n"
              "  and it signs two different states for one checkpoint, which can be proved")  # fmt: skip
         children.adversaries[ENEMY] = "lying-replies+equivocating-primary+signed-false-checkpoints"
+        seen.away[ENEMY] = "restarts with worse intent"
         await trio.to_thread.run_sync(children.kill, ENEMY)
         children.start(ENEMY)
         await _view_above(config, 0)
         await trio.sleep(seconds)
         _say(f"kill -9 replica {VICTIM}, the primary now: with the enemy, that is one more than may fail at once -\n"
              "  but an enemy that votes is still a vote; the next one takes over")  # fmt: skip
+        seen.away[VICTIM] = "killed"
         await trio.to_thread.run_sync(children.kill, VICTIM)
         missed_from = await _executed(config, LAST)
         await _view_above(config, 1)
         await trio.sleep(seconds)
         _say(f"replica {VICTIM} comes back with its disk and catches up")
         returned = time.monotonic()
+        seen.away[VICTIM] = "starting"
         children.start(VICTIM)
         target = await _executed(config, LAST)
         while await _executed(config, VICTIM) < target:
@@ -185,7 +191,14 @@ async def _watch(config: ClusterConfig, seen: Seen) -> None:
             mark = "lies" if row.get("adversary") else "    "
             number = f"{row['last_executed']:>7,}" if row["reachable"] else paint("   down", "red")
             parts.append(f"{row['id']}:{number} {paint(mark, 'yellow')}")
+        parts += absences(rows, seen.away)
         print("  " + "  ".join(parts), flush=True)
+
+
+def absences(rows: Sequence[Mapping[str, object]], away: Mapping[int, str]) -> list[str]:
+    """Why replicas are down, for the end of a line: those that the play took away, and surprises."""
+    down = [int(str(row["id"])) for row in rows if not row["reachable"]]
+    return [f"({replica} {away.get(replica, 'does not answer')})" for replica in down]
 
 
 async def _view_above(config: ClusterConfig, view: int) -> None:
