@@ -328,6 +328,7 @@ def _header(name: str, cluster: bytes, app: str) -> list[str]:
         "[cluster]",
         f"name = {_quoted(name)}",
         f'id = "{cluster.hex()}"',
+        "# MODULE:CLASS, or FILE.py:CLASS; a relative FILE.py is looked for beside this file. Equal on all replicas.",
         f"app = {_quoted(app)}",
         "",
     ]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from pbft.cli.applications import full_name, load_application
+from pbft.config import Quorums
 from pbft.config_file import write_cluster
 
 
@@ -54,5 +59,20 @@ def run(args: argparse.Namespace) -> int:
     f = config.group.quorums.f
     print(f"{args.directory}: {args.replicas} replicas, of which {f} may be faulty; clients: "
           + ", ".join(c.name for c in config.clients))  # fmt: skip
-    print(f"next: pbft up {args.directory / 'cluster.toml'}")
+    alike = [n for n in range(4, args.replicas) if Quorums(n).f == f]
+    if alike:
+        more = next(n for n in itertools.count(args.replicas) if Quorums(n).f > f)
+        print(f"{args.replicas} replicas tolerate no more faults than {alike[0]} do; {more} tolerate {Quorums(more).f}")
+    print(f"next: {invocation()} up {shlex.quote(str(args.directory / 'cluster.toml'))}")
     return 0
+
+
+def invocation() -> str:
+    """How to call this program again: `pbft` where the shell finds this very one, else as it was called."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m pbft"
+    found = shutil.which("pbft")
+    if called.name != "pbft" or (found is not None and Path(found).resolve() == called.resolve()):
+        return "pbft"
+    return shlex.quote(str(called))
