@@ -15,18 +15,24 @@ FIELDS = (
     "id", "reachable", "view", "primary", "in_view_change", "last_executed", "stable_checkpoint", "stable_digest",
     "low_watermark", "high_watermark", "pending_requests", "connected_peers", "recovering", "uptime_s",
 )  # fmt: skip
+LONG = 0.5
+"""Seconds that a request may wait without anything being wrong."""
+
 _MAX_BYTES = 1 << 20
 _COLUMNS = """columns:
   replica   its id
   state     up; not voting (the note below says why); cut off (it reaches too few others to vote); changing view;
-            late (more than a checkpoint interval behind what f+1 replicas have executed); unreachable
+            late (a lag of more than a checkpoint interval); waiting (a request waits for more than half a second);
+            unreachable
   view      its view; it grows by one or more when a primary is replaced
   primary   the replica that orders requests in this view: view mod n
   executed  the last batch of requests that it has executed; equal, or nearly, on all that are well
+  lag       batches that f+1 replicas have executed and it has not
   stable    the last batch with a checkpoint that a quorum has signed; older log is dropped
   window    the batch numbers that it would vote for now: above the stable one, up to this many
   pending   requests that it knows of and that are not executed yet
   peers     other replicas that it is connected to
+  timer     until it leaves the view, because a request waits or a new view does not begin; - while none does
   uptime    since its process started"""
 
 
@@ -83,6 +89,11 @@ def number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
+def seconds(value: object) -> float | None:
+    """Seconds of a status; None where a replica did not say."""
+    return float(value) if isinstance(value, int | float) else None
+
+
 def run(args: argparse.Namespace) -> int:
     """Print it; 0 if any replica answers, else 3."""
     config = ClusterConfig.load(args.cluster)
@@ -94,44 +105,70 @@ def run(args: argparse.Namespace) -> int:
     return 0 if any(row["reachable"] for row in rows) else 3
 
 
+_TITLES = (
+    "replica", "state", "view", "primary", "executed", "lag", "stable", "window", "pending", "peers", "timer", "uptime",
+)  # fmt: skip
+
+
 def render(rows: list[dict[str, object]], group: Group) -> str:
-    """A table, and a sentence about each replica that is not well: it does not vote, it cannot reach a quorum, or f+1
-    others have executed more than a checkpoint interval beyond it."""
+    """A table, and a sentence about each replica that is not well: it does not vote, it cannot reach a quorum, a
+    request waits there, or f+1 others have executed more than a checkpoint interval beyond it."""
     reached = sorted(number(row["last_executed"]) for row in rows)[-group.quorums.weak]
-    needed = group.quorums.strong - 1
-    titles = ["replica", "state", "view", "primary", "executed", "stable", "window", "pending", "peers", "uptime"]
-    lines, notes = [], []
+    lines: list[list[object]] = []
+    notes: list[str] = []
     for row in rows:
         if not row["reachable"]:
-            lines.append([row["id"], "unreachable", *[None] * 8])
+            lines.append([row["id"], "unreachable", *[None] * (len(_TITLES) - 2)])
             continue
-        lag = reached - number(row["last_executed"])
-        alone = number(row["connected_peers"]) < needed
-        late = lag > group.tunables.checkpoint_interval
+        health = _Health(row, reached, group)
+        lines.append([row["id"], health.state(), *_figures(row, health.lag)])
+        notes += [f"replica {row['id']} {note}" for note in health.notes()]
+    return "\n".join([table(_TITLES, lines, left=2), *(paint(note, "yellow") for note in notes)])
+
+
+def _figures(row: dict[str, object], lag: int) -> list[object]:
+    timer = seconds(row.get("timer_s"))
+    return [
+        row["view"], row["primary"], row["last_executed"], max(lag, 0), row["stable_checkpoint"],
+        f"{row['low_watermark']}..{row['high_watermark']}", row["pending_requests"], row["connected_peers"],
+        None if timer is None else f"{timer:.1f} s", f"{row['uptime_s']} s",
+    ]  # fmt: skip
+
+
+class _Health:
+    """Whether a replica that answers is well."""
+
+    def __init__(self, row: dict[str, object], reached: int, group: Group) -> None:
+        self._row = row
+        self._needed = group.quorums.strong - 1
+        self._is_alone = number(row["connected_peers"]) < self._needed
+        self._waited = seconds(row.get("request_waited_s")) or 0.0
+        self.lag = reached - number(row["last_executed"])
+        self._is_late = self.lag > group.tunables.checkpoint_interval
+
+    def state(self) -> str:
+        """One word or two: the worst that holds."""
         states = {
-            "not voting": row["recovering"],
-            "cut off": alone,
-            "changing view": row["in_view_change"],
-            "late": late,
+            "not voting": self._row["recovering"],
+            "cut off": self._is_alone,
+            "changing view": self._row["in_view_change"],
+            "late": self._is_late,
+            "waiting": self._waited > LONG,
             "up": True,
         }
-        state = next(name for name, holds in states.items() if holds)
-        window = f"{row['low_watermark']}..{row['high_watermark']}"
-        lines.append([
-            row["id"], state, row["view"], row["primary"], row["last_executed"], row["stable_checkpoint"], window,
-            row["pending_requests"], row["connected_peers"], f"{row['uptime_s']} s",
-        ])  # fmt: skip
-        if row.get("volatile"):
-            notes.append(f"replica {row['id']} is volatile: what it knows is lost when it stops")
-        if row.get("halted"):
-            notes.append(f"replica {row['id']} does not vote: {row['halted']}")
-        elif row.get("behind"):
-            notes.append(f"replica {row['id']} does not vote: it is further behind than the others' retained logs")
-        if alone:
-            others = counted(number(row["connected_peers"]), "other")
-            notes.append(f"replica {row['id']} reaches {others} and needs {needed} to vote")
-        if late:
-            notes.append(f"replica {row['id']} has executed {counted(lag, 'batch', 'batches')} less than the others")
-        if row.get("adversary"):
-            notes.append(f"replica {row['id']} misbehaves on purpose: {row['adversary']}")
-    return "\n".join([table(titles, lines, left=2), *(paint(note, "yellow") for note in notes)])
+        return next(name for name, holds in states.items() if holds)
+
+    def notes(self) -> list[str]:
+        """What is to be said of it, after its number."""
+        row = self._row
+        others = counted(number(row["connected_peers"]), "other")
+        behind = "it is further behind than the others' retained logs" if row.get("behind") else ""
+        said = {
+            "is volatile: what it knows is lost when it stops": row.get("volatile"),
+            f"does not vote: {row.get('halted') or behind}": row.get("halted") or behind,
+            f"reaches {others} and needs {self._needed} to vote": self._is_alone,
+            f"has a request that waits for {self._waited:.1f} s": self._waited > LONG,
+            f"has executed {counted(self.lag, 'batch', 'batches')} less than the others": self._is_late,
+            f"misbehaves on purpose: {row.get('adversary')}": row.get("adversary"),
+        }
+        return [note for note, holds in said.items() if holds]

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from pbft.cli.output import CLUSTER_HELP, counted, listed
-from pbft.cli.status import ask_all
+from pbft.cli.status import LONG, ask_all, seconds
 from pbft.config import Quorums
 from pbft.config_file import ClusterConfig
 
 Row = dict[str, Any]
-_LONG = 0.5
-"""Seconds that a request may wait without anything being wrong."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +62,7 @@ def _service(rows: Sequence[Row], quorums: Quorums) -> str:
     primary = quorums.primary(view)
     if primary not in [r["id"] for r in working]:
         return f"Requests wait until the primary of view {view}, replica {primary}, is replaced; {bears}."
-    if any((r["request_waited_s"] or 0) > _LONG for r in working):
+    if any((r["request_waited_s"] or 0) > LONG for r in working):
         return f"Enough replicas vote, but requests wait; {bears}."
     return f"It serves requests; {bears}."
 
@@ -100,10 +98,6 @@ def _plain(row: Row, n: int) -> Row:
         value = row.get(name)
         return value if type(value) is int else 0
 
-    def seconds(name: str) -> float | None:
-        value = row.get(name)
-        return float(value) if isinstance(value, int | float) else None
-
     def ids(name: str) -> list[int]:
         value = row.get(name)
         return [i for i in value if type(i) is int and 0 <= i < n] if isinstance(value, list) else []
@@ -116,7 +110,7 @@ def _plain(row: Row, n: int) -> Row:
         "behind": row.get("behind") is True,
         "in_view_change": row.get("in_view_change") is True,
         **{name: whole(name) for name in numbers},
-        **{name: seconds(name) for name in ("request_waited_s", "timer_s")},
+        **{name: seconds(row.get(name)) for name in ("request_waited_s", "timer_s")},
         **{name: ids(name) for name in ("view_changes", "suspects")},
     }
 
@@ -155,7 +149,7 @@ def _views(voting: Sequence[Row], quorums: Quorums) -> list[str]:
 
 def _requests(voting: Sequence[Row], quorums: Quorums) -> list[str]:
     found = []
-    waits = [(r["request_waited_s"], r) for r in voting if (r["request_waited_s"] or 0) > _LONG]
+    waits = [(r["request_waited_s"], r) for r in voting if (r["request_waited_s"] or 0) > LONG]
     if waits:
         seconds, row = max(waits, key=lambda pair: pair[0])
         text = f"The oldest request has waited {seconds:.1f} s at replica {row['id']} for primary {row['primary']}"

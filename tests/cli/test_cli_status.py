@@ -57,6 +57,11 @@ UNWELL: dict[str, tuple[Row, str, str]] = {
         "not voting",
         "replica 3 does not vote: it is further behind than the others' retained logs",
     ),
+    "waiting": (
+        {"request_waited_s": 1.25, "timer_s": 0.75},
+        "waiting",
+        "replica 3 has a request that waits for 1.2 s",
+    ),
     "volatile": ({"volatile": True}, "up", "replica 3 is volatile: what it knows is lost when it stops"),
     "lying": ({"adversary": "silent"}, "up", "replica 3 misbehaves on purpose: silent"),
 }
@@ -68,6 +73,22 @@ def test_a_replica_that_is_not_well_is_not_called_up(written: Path, fields: Row,
     """Its row says what it is, a sentence says why; the others' rows stay as they are."""
     group = ClusterConfig.load(written / "cluster.toml").group
     assert states(rows(**fields), group) == (["up", "up", "up", state], [note] if note else [])
+
+
+@pytest.mark.scenario("I06")
+def test_the_table_shows_what_runs_and_how_far_it_is(written: Path) -> None:
+    """View, primary, last executed, lag behind what f+1 have executed, stable checkpoint, window, pending requests,
+    peers and the timer."""
+    group = ClusterConfig.load(written / "cluster.toml").group
+    found = rows(last_executed=995, view=2, primary=2, timer_s=0.75, connected_peers=2)
+    titles, *lines = [re.split("  +", line) for line in render(found, group).splitlines()]
+    shown = dict(zip(titles, lines[3], strict=True))
+    assert shown == {
+        "replica": "3", "state": "up", "view": "2", "primary": "2", "executed": "995", "lag": "5", "stable": "896",
+        "window": "896..1152", "pending": "3", "peers": "2", "timer": "0.8 s", "uptime": "7.5 s",
+    }  # fmt: skip
+    well = dict(zip(titles, lines[0], strict=True))
+    assert (well["view"], well["lag"], well["timer"]) == ("0", "0", "-")
 
 
 @pytest.mark.scenario("I06")
