@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 from campaign import Load, Row, cluster, free_ports, settle, start, total
-from links import Links
+from links import Links, proxied
 
 from pbft.cli.children import Children
 from pbft.cli.status import ask_all
@@ -72,14 +71,6 @@ def play(act: Act, replicas: int = 4, missing: tuple[int, ...] = ()) -> list[Row
     assert len({r["view"] for r in living}) == 1, rows
     assert not any(r["in_view_change"] for r in living), rows
     return living
-
-
-@asynccontextmanager
-async def proxied(links: Links) -> AsyncIterator[None]:
-    async with trio.open_nursery() as nursery:
-        await nursery.start(links.run)
-        yield
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.scenario("A01")
