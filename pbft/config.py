@@ -100,7 +100,7 @@ class Tunables:
     status_interval: int = _tunable(200, 20, 60_000, "milliseconds", "pause between two STATUS messages", shared=False)
     heartbeat_interval: int = _tunable(500, 20, 60_000, "milliseconds", "pause between heartbeats", shared=False)
     view_timeout: int = _tunable(
-        2000, 50, 600_000, "milliseconds", "first view timeout, doubled per failed view", shared=False
+        600, 50, 600_000, "milliseconds", "first view timeout, doubled per failed view", shared=False
     )
     primary_share: int = _tunable(
         50, 0, 100, "per cent", "of the best rate that a primary must order under the same backlog", shared=False

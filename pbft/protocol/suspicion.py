@@ -22,6 +22,12 @@ SUSPECT_PERIOD = 0.25
 _BLAME_LASTS = 1.5
 """Seconds for which one word of the floor counts; it is said once a second while its cause lasts."""
 
+_GOOD_BATCHES = 16
+"""Batches in a row within which nothing waited long, after which a view is known to work with the present timeout."""
+
+_LONG = 0.25
+"""Share of the timeout from which on a wait is long. Half of the timeout still is twice that."""
+
 _LAG_LIMIT = 0.25
 """Seconds between two ticks that may be the primary's fault; what is above them is the own machine's."""
 
@@ -62,8 +68,13 @@ class Suspicion:
         self._suspects: dict[int, tuple[int, float]] = {}
         """Sender -> (view, when it came), its newest SUSPECT."""
         self.failed_views = 0
-        """The timeout is doubled so many times; halved per K batches executed."""
+        """The timeout is doubled so many times."""
         self._executed = 0
+        """Batches since the view was entered or `failed_views` fell."""
+        self._good = 0
+        """Batches since a request waited long."""
+        self._works = False
+        """The present view has executed so much that it did not fail, whatever ends it."""
 
     # ---- how long
 
@@ -95,6 +106,8 @@ class Suspicion:
         awaited = self._requests.oldest_awaited(committed_through)
         if awaited == self._awaited:
             return
+        if self._awaited is not None and core.now - self._awaited_since > self.timeout * _LONG:
+            self._good = 0
         self._awaited, self._awaited_since = awaited, core.now
         self._stop()
         if awaited is not None:
@@ -107,20 +120,25 @@ class Suspicion:
             self._start()
 
     def on_executed(self) -> None:
-        """A batch has executed: failures of the past weigh less."""
+        """A batch has executed. After K, or after a few within which nothing waited long, the view works, and failures
+        of the past weigh less. How long requests wait can only make the timeout stay, so that no primary trains us."""
         self._executed += 1
-        if self._executed >= self._core.tunables.checkpoint_interval:
-            self._executed = 0
+        self._good += 1
+        if self._executed >= self._core.tunables.checkpoint_interval or self._good >= _GOOD_BATCHES:
+            self._executed = self._good = 0
+            self._works = True
             self.failed_views = max(0, self.failed_views - 1)
 
     def on_left(self) -> None:
-        """This replica has sent VIEW-CHANGE: no timer before q are known to have done so (2.6)."""
+        """This replica has sent VIEW-CHANGE: no timer before q are known to have done so (2.6). A primary that dies
+        after good work does not make the wait for the next one longer: only a view that did not work has failed."""
         self.blamed_for = ""
         self._stop()
         self._awaited = None
         self._new_view_awaited = False
-        self.failed_views += 1
-        self._executed = 0
+        self.failed_views += not self._works
+        self._works = False
+        self._executed = self._good = 0
 
     def await_new_view(self) -> None:
         """q replicas have left for the same view or above: its primary has what it needs."""

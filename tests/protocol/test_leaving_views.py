@@ -237,7 +237,7 @@ def test_who_left_far_alone_is_passed_by_and_reached() -> None:
 def test_who_slept_through_views_is_brought_in_on_an_idle_cluster(views: int) -> None:
     """One NEW-VIEW is enough, however many were missed; within a few STATUS intervals and without any request. An old
     primary among them proposes nothing in its old view, and its votes count."""
-    c = group()
+    c = group(view_timeout=2000)
     asleep = c.members[0]
     asleep.crash()
     for _ in range(views):

@@ -100,7 +100,7 @@ def test_two_dead_primaries_in_a_row_are_passed_over() -> None:
 @pytest.mark.scenario("A14")
 def test_a_new_primary_that_dies_before_its_new_view_arrives() -> None:
     """q VIEW-CHANGEs start the timer for its NEW-VIEW; the request executes once in the view after."""
-    c = group(7)
+    c = group(7, view_timeout=2000)
     c.primary.crash()
     c.dropped = lambda s, t, m: isinstance(m, NewView) and m.view == 1
     request = c.ask()

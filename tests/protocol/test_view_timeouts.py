@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from cluster import ALICE
+from cluster import ALICE, Cluster
 from signed_views import new_view, proposal, push, silent, view_change
 from timed import BASE, left_in, pass_time, signed, suspects, timed
 
@@ -51,6 +51,45 @@ def test_the_timeout_halves_with_every_k_executed_batches() -> None:
         timeouts.append({m.replica.suspicion.timeout for m in c.members})
         c.order(4)
     assert timeouts == [{16.0}, {8.0}, {4.0}, {2.0}]
+
+
+def works(c: Cluster, batches: int = 16) -> None:
+    """So many batches, within which nothing waits long."""
+    for _ in range(batches):
+        c.order(1)
+
+
+def test_a_few_batches_that_nobody_had_to_wait_for_are_as_good_as_k() -> None:
+    """At light load K batches take minutes, and the next primary that dies must not cost so much more."""
+    c = timed(checkpoint_interval=128, log_window=256)
+    c.suspect_all()
+    works(c)
+    assert {m.replica.suspicion.timeout for m in c.members} == {BASE}
+
+
+def test_batches_that_were_waited_for_do_not_shorten_the_timeout() -> None:
+    """A network for which half of the timeout would be too short keeps the whole one, until K batches are there."""
+    c = timed(checkpoint_interval=128, log_window=256)
+    c.suspect_all()
+    m = c.members[3]
+    for _ in range(40):
+        c.dropped = lambda s, t, m: isinstance(m, Prepare)
+        c.order(1)
+        c.wait(0.3 * 2 * BASE)
+        c.dropped = lambda s, t, m: False
+        c.wait(0.5)
+    assert len(m.executed) >= 40 and m.replica.suspicion.timeout == 2 * BASE
+
+
+def test_a_primary_that_dies_after_good_work_does_not_lengthen_the_wait_for_the_next() -> None:
+    """Only a view that did not work has failed: the second one in a row. [CL99 §4.5.2]"""
+    c = timed(7, checkpoint_interval=128, log_window=256)
+    works(c)
+    timeouts = []
+    for _ in range(3):
+        c.suspect_all()
+        timeouts.append({m.replica.suspicion.timeout for m in c.members})
+    assert timeouts == [{BASE}, {2 * BASE}, {4 * BASE}]
 
 
 @pytest.mark.scenario("A06")

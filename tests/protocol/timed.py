@@ -12,7 +12,12 @@ BASE = 2.0
 
 
 def timed(n: int = 4, **tunables: int) -> Cluster:
-    no_floor = {"primary_share": 0, "proposal_gap_max": 600_000, "fairness_batches": 1 << 20}
+    no_floor = {
+        "view_timeout": round(1000 * BASE),
+        "primary_share": 0,
+        "proposal_gap_max": 600_000,
+        "fairness_batches": 1 << 20,
+    }
     return group(n, **(no_floor | tunables))
 
 
