@@ -23,6 +23,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.scenario("H05")
 @pytest.mark.parametrize(("n", "f", "strong", "weak", "vouching"), TABLE)
 def test_table(n: int, f: int, strong: int, weak: int, vouching: int) -> None:
     """The thresholds of groups of 4 to 13."""
@@ -46,7 +47,8 @@ def test_properties(n: int) -> None:
         assert q.strong == 2 * q.f + 1
 
 
-@pytest.mark.parametrize("n", [4, 5, 6, 7])
+@pytest.mark.scenario("H05")
+@pytest.mark.parametrize("n", [4, 5, 6, 7, 8])
 def test_intersections_by_counting(n: int) -> None:
     """Counted set by set: any two strong quorums have a correct member in common, whoever the f faulty ones are."""
     q = Quorums(n)

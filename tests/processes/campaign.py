@@ -32,7 +32,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from campaigns.common import Load, Row, cluster, free_ports, settle, start, total
 from campaigns.crashes import backup_gone, kill_all
-from campaigns.distance import wide_area, wide_area_netem
+from campaigns.distance import Refused, wide_area, wide_area_netem
 from campaigns.honest import honest, idle, no_quorum
 from campaigns.primaries import all_in_view_change, kill_primary, two_primaries
 from campaigns.strange import adversary, strangers
@@ -55,7 +55,7 @@ def _wide_area(a: argparse.Namespace) -> Row:
 CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "kill-all": lambda a: kill_all(a.rounds or 20, seed=a.seed),
     "backup-gone": lambda a: backup_gone(a.seconds, a.callers or 64, a.how or "kill"),
-    "adversary": lambda a: adversary(a.name, a.seconds),
+    "adversary": lambda a: adversary(a.name, a.seconds, liar=a.liar),
     "strangers": lambda a: strangers(a.idle, a.seconds),
     "kill-primary": lambda a: kill_primary(a.rounds or 30, a.callers or 64, a.seed, **a.tunables),
     "two-primaries": lambda a: two_primaries(a.rounds or 4, a.callers or 16, a.seed, **a.tunables),
@@ -78,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--callers", type=int, default=0, help="0: as many as the campaign thinks fit")
     parser.add_argument("--how", choices=("stop", "kill", "cut", "plain", "netem"))
     parser.add_argument("--name", default="lying-replies")
+    parser.add_argument("--liar", type=int, default=3, help="the replica that misbehaves")
     parser.add_argument("--idle", type=int, default=2000, help="connections that say nothing")
     parser.add_argument("--busy", type=int, default=1, help="cores that something else keeps busy")
     parser.add_argument("--delay-ms", type=float, default=75.0, help="in each direction")
@@ -97,7 +98,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # replicas and folders go, too
     args = _arguments()
     begun = time.monotonic()
-    found = CAMPAIGNS[args.what](args)
+    try:
+        found = CAMPAIGNS[args.what](args)
+    except Refused as refusal:
+        found = {"skipped": str(refusal)}
     print(json.dumps(found | {"took_s": round(time.monotonic() - begun, 1)}, indent=1))
 
 

@@ -2,75 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from campaign import Load, Row, cluster, free_ports, settle, start, total
-from links import Links, proxied
+from campaigns.common import Load, Row, cluster, look, settle, start, total
+from links import Links
+from playing import Play, play
 
 from pbft.cli.children import Children
-from pbft.cli.status import ask_all
-from pbft.config_file import ClusterConfig
 
 pytestmark = pytest.mark.slow
-
-Act = Callable[["Play"], Awaitable[None]]
-
-
-class Play:
-    """A cluster under load whose links and processes a test disturbs."""
-
-    def __init__(self, config: ClusterConfig, children: Children, links: Links, load: Load) -> None:
-        self.config, self.children, self.links, self.load = config, children, links, load
-
-    async def rows(self) -> list[Row]:
-        return await trio.to_thread.run_sync(ask_all, self.config, 0.5)
-
-    async def primary(self) -> int:
-        """Of the highest view that somebody is active in."""
-        return int(max((r for r in await self.rows() if r["reachable"]), key=lambda r: r["view"])["primary"])
-
-    async def progress(self, operations: int = 100) -> None:
-        """Until so many more operations were acknowledged."""
-        goal = self.load.acknowledged + operations
-        with trio.fail_after(30):
-            while self.load.acknowledged < goal:
-                await trio.sleep(0.02)
-
-    async def kill(self, replica: int) -> None:
-        await trio.to_thread.run_sync(self.children.kill, replica)
-
-    def signal(self, replica: int, number: int) -> None:
-        os.kill(self.children.pid(replica), number)
-
-
-def play(act: Act, replicas: int = 4, missing: tuple[int, ...] = ()) -> list[Row]:
-    """Disturb a cluster under load; afterwards everything acknowledged is there exactly once, and all replicas but the
-    `missing` are in one view and have executed the same."""
-    with cluster(replicas, view_timeout=500) as config:
-        links = Links(config, free_ports(replicas * (replicas - 1) + 2 * replicas) + 2 * replicas)
-
-        async def run() -> list[Row]:
-            async with proxied(links):
-                with Children(config, peers=links.peers) as children:
-                    await trio.to_thread.run_sync(start, children)
-                    load = Load()
-                    async with load.running(config, 8, timeout=30.0):
-                        playing = Play(config, children, links, load)
-                        await playing.progress()
-                        await act(playing)
-                        await playing.progress()
-                    load.check(await total(config))
-                    return await settle(config, 20.0, tuple(i for i in range(replicas) if i not in missing))
-
-        rows = trio.run(run)
-    living = [r for r in rows if r["id"] not in missing]
-    assert len({r["view"] for r in living}) == 1, rows
-    assert not any(r["in_view_change"] for r in living), rows
-    return living
 
 
 @pytest.mark.scenario("A01")
@@ -167,7 +109,7 @@ def test_an_idle_cluster_whose_primary_died_serves_the_next_request() -> None:
 
         async def wait_and_ask() -> list[Row]:
             await trio.sleep(2.5)
-            rows = await trio.to_thread.run_sync(ask_all, config, 0.5)
+            rows = await look(config)
             assert all(r["view"] <= 1 for r in rows if r["reachable"]), rows
             assert await total(config) == 0
             return await settle(config, 15.0, (1, 2, 3))

@@ -124,6 +124,8 @@ class Member:
         self.cluster, self.me = cluster, me
         self.log = HandLog()
         self.down = False
+        self.skew = 0
+        """Microseconds by which its wall clock is ahead."""
         self.auto_sync = True
         self.hold_execution = False
         self.held: list[tuple[int, Batch]] = []
@@ -143,7 +145,7 @@ class Member:
         )
         ports = Ports(self.log, self._send, self._execute, self._answer, lambda n: None, self.evidence.append)
         self.host = Host(replica, Authentic(group, self.me), ports)
-        self.host.set_time(self.cluster.now, self.cluster.wall)
+        self.host.set_time(self.cluster.now, self.cluster.wall + self.skew)
         self.flush()
 
     def crash(self) -> None:
@@ -201,7 +203,7 @@ class Member:
 
     def tick(self, seconds: float = 0.5) -> None:
         self.cluster.now += seconds
-        self.host.set_time(self.cluster.now, self.cluster.wall)
+        self.host.set_time(self.cluster.now, self.cluster.wall + self.skew)
         self.host.tick()
         self.flush()
 
@@ -328,7 +330,7 @@ class Cluster:
         self.now += seconds
         for m in self.members:
             if not m.down:
-                m.host.set_time(self.now, self.wall)
+                m.host.set_time(self.now, self.wall + m.skew)
                 m.host.tick()
                 m.flush()
         self.settle()

@@ -326,3 +326,26 @@ def test_a_request_whose_batch_lost_waits_again() -> None:
     assert c.primary is lonely
     c.wait(0.5)
     assert {m.times(lost) for m in c.members} == {1}
+
+
+@pytest.mark.scenario("A13")
+def test_view_numbers_that_have_come_far_apart_meet_again() -> None:
+    """Four replicas in four views, none of which can begin: once they hear each other q of them meet in one. The one
+    that was led furthest follows them, and is reached when it is needed."""
+    c = group(view_timeout=300, view_timeout_max=1000)
+    c.order(2)
+    c.dropped = lambda s, t, m: True
+    for m, views in zip(c.members, (20, 22, 25, 31), strict=True):
+        push(m, views)
+    c.settle()
+    assert [m.promised for m in c.members] == [20, 22, 25, 31]
+    c.dropped = lambda s, t, m: False
+    c.wait(5)
+    c.order(2)
+    c.wait(1)
+    assert [m.view for m in c.members[:3]] == [25] * 3
+    assert {tuple(m.executed) for m in c.members} == {tuple(c.primary.executed)}
+    c.members[0].crash()
+    request = c.ask()
+    c.wait(20)
+    assert {m.view for m in c.up} == {31} and {m.times(request) for m in c.up} == {1}

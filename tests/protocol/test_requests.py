@@ -576,7 +576,7 @@ def test_an_oversized_request_is_refused_by_replicas_too() -> None:
     assert executed_requests(c)[1:] == [ClientRequest(*largest).digest]
 
 
-@pytest.mark.scenario("E23", "G07")
+@pytest.mark.scenario("E16", "E23", "G07")
 def test_a_client_that_only_the_primary_can_verify_costs_one_view_change() -> None:
     """Its request, never signed, holds up a batch until the view changes; the others' requests in that batch execute
     then, and that is all it costs (rule 1.17)."""

@@ -119,11 +119,12 @@ class Load:
             finally:
                 self.open -= 1
                 self.longest_call = max(self.longest_call, trio.current_time() - begun)
-            self._acknowledge(result)
+            self.acknowledge(result)
             if self.latencies is not None:
                 self.latencies.append(trio.current_time() - begun)
 
-    def _acknowledge(self, result: int) -> None:
+    def acknowledge(self, result: int) -> None:
+        """A call, counted as unknown until now, was given this count."""
         self.unknown -= 1
         self.acknowledged += 1
         self.gaps.operation()
@@ -202,10 +203,14 @@ async def look(config: ClusterConfig, seconds: float = 0.5) -> list[Row]:
     return await trio.to_thread.run_sync(ask_all, config, seconds)
 
 
-async def primary_of(config: ClusterConfig) -> int:
-    """The primary of the highest view that somebody is in."""
-    rows = [r for r in await look(config) if r["reachable"]]
-    return int(max(rows, key=lambda r: r["view"])["primary"])
+async def calm(config: ClusterConfig, seconds: float = 20.0) -> tuple[int, int]:
+    """Until everybody that is there is active in one view; (its primary, the view)."""
+    with trio.fail_after(seconds):
+        while True:
+            rows = [r for r in await look(config) if r["reachable"]]
+            if len({r["view"] for r in rows}) == 1 and not any(r["in_view_change"] for r in rows):
+                return int(rows[0]["primary"]), int(rows[0]["view"])
+            await trio.sleep(0.02)
 
 
 def views(rows: list[Row]) -> int:

@@ -102,7 +102,7 @@ def idle(seconds: float, **tunables: int) -> Row:
 
 
 def no_quorum(seconds: float, how: str = "stop", callers: int = 8, **tunables: int) -> Row:
-    """Two of four stand still (`stop`) or are cut off from everybody (`cut`); healed: the first operation."""
+    """Two of four stand still (`stop`) or are cut off from the other two (`cut`); healed: the first operation."""
 
     async def play(config: ClusterConfig, children: Children, links: Links) -> Row:
         load = Load()
@@ -149,7 +149,6 @@ def _part(children: Children, links: Links, how: str, apart: bool) -> None:
         for replica in (2, 3):
             os.kill(children.pid(replica), signal.SIGSTOP if apart else signal.SIGCONT)
     elif apart:
-        for replica in (2, 3):
-            links.isolate(replica)
+        links.split({2, 3})
     else:
         links.heal()

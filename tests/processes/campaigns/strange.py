@@ -6,13 +6,15 @@ import random
 
 import trio
 
-from campaigns.common import Load, Row, cluster, memory, settle, start, total
+from campaigns.common import Load, Row, cluster, memory, settle, start, total, views
 from pbft.cli.children import Children
 from pbft.config_file import ClusterConfig
 
 
-def adversary(name: str, seconds: float, callers: int = 32) -> Row:
-    """Replica 3 misbehaves for a while under load; results stay right, the others' memory flat."""
+def adversary(name: str, seconds: float, callers: int = 32, liar: int = 3) -> Row:
+    """One replica misbehaves for a while under load; results stay right, the others' memory flat. Replica 0 is the
+    first primary."""
+    others = tuple(i for i in range(4) if i != liar)
 
     async def play(config: ClusterConfig, children: Children) -> Row:
         load = Load()
@@ -21,14 +23,14 @@ def adversary(name: str, seconds: float, callers: int = 32) -> Row:
             end = trio.current_time() + seconds
             await trio.sleep(min(2.0, seconds / 3))
             while trio.current_time() < end:
-                samples.append([memory(children.pid(i)) for i in range(3)])
+                samples.append([memory(children.pid(i)) for i in others])
                 await trio.sleep(max(0.2, seconds / 20))
-        rows = await settle(config, ids=(0, 1, 2))
+        rows = await settle(config, ids=others)
         load.check(await total(config))
         refused: dict[str, int] = {}
         for row in rows:
             for kind, count in row["counters"].items():
-                if kind.startswith("3:") and not kind.endswith("below-window"):
+                if kind.startswith(f"{liar}:") and not kind.endswith("below-window"):
                     refused[kind] = refused.get(kind, 0) + count
         return {
             "adversary": name,
@@ -38,10 +40,11 @@ def adversary(name: str, seconds: float, callers: int = 32) -> Row:
             "refused_from_it": refused,
             "memory_mib_first": [m >> 20 for m in samples[0]],
             "memory_mib_last": [m >> 20 for m in samples[-1]],
+            "views": views(rows),
             "loop_lag_ms_max": [row["loop_lag_ms_max"] for row in rows],
         }
 
-    with cluster(retained_log_bytes=1 << 20) as config, Children(config, adversaries={3: name}) as children:
+    with cluster(retained_log_bytes=1 << 20) as config, Children(config, adversaries={liar: name}) as children:
         start(children)
         return trio.run(play, config, children)
 
