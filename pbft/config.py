@@ -106,7 +106,7 @@ class Tunables:
         50, 0, 100, "per cent", "of the best rate that a primary must order under the same backlog", shared=False
     )
     proposal_gap_max: int = _tunable(
-        1500, 50, 600_000, "milliseconds", "longest pause between proposals while requests wait", shared=False
+        500, 50, 600_000, "milliseconds", "longest pause between proposals while requests wait", shared=False
     )
     fairness_batches: int = _tunable(
         64, 1, 1 << 20, "batches", "that may pass over a request which waits", shared=False

@@ -67,10 +67,9 @@ def fairness(rounds: int = 3, callers: int = 8, **tunables: int) -> Row:
     }
 
 
-async def _evicted(config: ClusterConfig, seconds: float) -> float | None:
-    """Until somebody is active in a later view than now; None if that does not come."""
-    rows = await look(config)
-    view, begun = max(r["view"] for r in rows if r["reachable"]), trio.current_time()
+async def _evicted(config: ClusterConfig, view: int, seconds: float) -> float | None:
+    """Until somebody is active in a view above this one; None if that does not come."""
+    begun = trio.current_time()
     while trio.current_time() - begun < seconds:
         if any(r["reachable"] and r["view"] > view for r in await look(config, 2.0)):
             return trio.current_time() - begun
@@ -89,10 +88,10 @@ async def _slow_round(
             await progress(load, 100, 30.0)
             await trio.sleep(HONEST_SECONDS)
             os.kill(children.pid(0), signal.SIGTERM)
-            assert await _evicted(config, 10.0) is not None
+            assert await _evicted(config, 0, 10.0) is not None
         load.gaps.watch()
         begun = trio.current_time()
-        took = await _evicted(config, seconds)
+        took = await _evicted(config, int(later), seconds)
         rate = load.gaps.completed / (trio.current_time() - begun)
         await load.end(40.0)
     load.check(await total(config))
