@@ -41,6 +41,9 @@ class Observer(Protocol):
     def on_durable(self, machine: Machine, position: int) -> None:
         """The log is durable up to here."""
 
+    def on_cut(self, machine: Machine, below: int) -> None:
+        """Records below this position may be removed."""
+
     def on_crash(self, machine: Machine) -> None:
         """What was not durable is gone."""
 
@@ -73,6 +76,7 @@ class _LogPort:
         return position
 
     def cut(self, below_position: int) -> None:
+        self._machine.cutting(below_position)
         self._log.cut(below_position)
 
 
@@ -101,6 +105,8 @@ class Machine:
         self.pause_until = 0.0
         self.boots = 0
         self.up = False
+        self.state_on_disk = 0
+        """Number of the newest state that was written to disk."""
         self._random: Random = world.stream(f"machine {me}{twin}")
         network.attach(me, self._arrived)
         self.on_heard: Callable[[int, bytes], None] = lambda sender, body: None
@@ -264,6 +270,11 @@ class Machine:
         if self.is_correct:
             self._observer.on_record(self, position, decode_record(record))
 
+    def cutting(self, below: int) -> None:
+        """The log is about to be cut."""
+        if self.is_correct:
+            self._observer.on_cut(self, below)
+
     def _send(self, to: int, body: bytes, message: Message) -> None:
         receivers = [i for i in range(len(self.group.replicas)) if i != self.me] if to == ALL else [to]
         for receiver in receivers:
@@ -326,6 +337,7 @@ class Machine:
         snapshot = self._snapshots.get(number)
         if snapshot is not None and self._random.random() < 0.5:
             self._store.write(number, snapshot.meta(), snapshot.chunks())
+            self.state_on_disk = number
             self.host.checkpoint_durable(number)
             self.world.note(f"{self.me}{self.twin} has state {number} on disk")
 

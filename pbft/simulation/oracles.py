@@ -50,6 +50,9 @@ class Oracle:
     def on_durable(self, machine: Machine, position: int) -> None:
         """The log is durable up to here."""
 
+    def on_cut(self, machine: Machine, below: int) -> None:
+        """Records below this position may be removed."""
+
     def on_crash(self, machine: Machine) -> None:
         """What was not durable is gone."""
 
@@ -282,6 +285,10 @@ class Certificates(Oracle):
             senders = [m.sender for m in found]
             if len(dict.fromkeys(senders)) < max(self._strong, len(found)):
                 raise Violation("certificates", f"replica {machine.me} enters view {message.view} without q others")
+            if message.named != tuple((m.sender, m.digest) for m in found):
+                raise Violation(
+                    "certificates", f"replica {machine.me} begins view {message.view} from others than named"
+                )
             if not self._is_sealed(message) or any(m.view != message.view or not self._is_sealed(m) for m in found):
                 raise Violation("certificates", f"replica {machine.me} enters view {message.view} on a false word")
 
@@ -353,6 +360,11 @@ class All(Oracle):
         """To all."""
         for oracle in self.oracles:
             oracle.on_durable(machine, position)
+
+    def on_cut(self, machine: Machine, below: int) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_cut(machine, below)
 
     def on_crash(self, machine: Machine) -> None:
         """To all."""

@@ -17,12 +17,16 @@ from pbft.simulation.machine import Machine
 from pbft.simulation.network import Network
 from pbft.simulation.scenario import Scenario
 from pbft.simulation.services import SERVICES
+from pbft.simulation.testimony_oracles import Cuts, NewViews, Prepares, Testimony
 from pbft.simulation.twins import Twins
 from pbft.simulation.workload import SimulatedClient
 from pbft.simulation.world import START, Violation, World
 
 CALM_SECONDS = 40.0
 """Virtual time in which everything has to come to an end once faults have ended."""
+
+SETTLE_SECONDS = 20.0
+"""Virtual time after the last answer in which replicas forget what they waited for."""
 
 PROMPT_SECONDS = 0.6
 """No call takes longer in a run without faults: slow disks, and nothing sent twice."""
@@ -74,6 +78,10 @@ class Run:
                 oracles.Validity(),
                 oracles.DurableVotes(),
                 oracles.Views(),
+                NewViews(),
+                Prepares(quorums, len(self.faulty)),
+                Testimony(),
+                Cuts(),
                 oracles.DurableReplies(quorums, len(self.faulty)),
                 oracles.Certificates(self.group),
                 oracles.Bounds(),
@@ -171,6 +179,8 @@ class Run:
         done = world.run(START + s.fault_seconds + CALM_SECONDS, self._is_finished)
         if not done:
             raise Violation("liveness", self._why_unfinished())
+        if not self.hostile and not self.faulty and not world.run(world.now + SETTLE_SECONDS, self._is_settled):
+            raise Violation("nothing awaited", "every call has ended, and replicas still wait for a request")
         self._check_end()
 
     def _link_up(self, me: int) -> None:
@@ -267,6 +277,11 @@ class Run:
         executed = [m.host.replica.delivery.executed if m.up else -1 for m in self.correct]
         return min(executed) == max(executed)
 
+    def _is_settled(self) -> bool:
+        """Whether nobody awaits a request: who awaits a dead one suspects every primary. Rule 1.15"""
+        replicas = [m.host.replica for m in self.machines if m.up]
+        return not any(r.requests.oldest_awaited(r.delivery.committed_through) for r in replicas)
+
     def _why_unfinished(self) -> str:
         parts = [f"{m.me}{m.twin}: {_standing(m)}" for m in self.machines]
         waiting = [f"client {c.principal & 0xFF}: {len(c._calls)} calls" for c in self.clients if not c.is_done]
@@ -280,6 +295,8 @@ class Run:
                 raise Violation("calls", f"a call of a correct client ended with {call.error}")
             if self.scenario.is_quiet and call.ended - call.begun > PROMPT_SECONDS:
                 raise Violation("promptness", f"nothing was wrong, and a call took {call.ended - call.begun:.2f} s")
+        if self.scenario.is_undisturbed and (view := self._seen()[0]):
+            raise Violation("one disturbs nobody", f"the primary did nothing wrong, and the group is in view {view}")
         self.service.check(calls, self.correct[0].executor.application)
 
 

@@ -151,6 +151,12 @@ class Scenario:
         names = (*_COUNTS, "weather", "timeout", "bad_client", "stops", "twin", "adversary", "accomplice")
         return all(getattr(self, name) == getattr(quiet, name) for name in names)
 
+    @property
+    def is_undisturbed(self) -> bool:
+        """Nothing is wrong but that one backup complains: that is nobody's reason to leave a view."""
+        complains = self.adversary in ("suspecting", "high-views") and self.faulty % self.n != 0
+        return replace(self, adversary="").is_quiet and not self.forges and (complains or not self.adversary)
+
     def smaller(self) -> list[Scenario]:
         """Simpler scenarios to try when this one fails: each takes one thing away."""
         found = [replace(self, **{name: 0}) for name in _COUNTS if getattr(self, name)]  # type: ignore[arg-type]
