@@ -1,6 +1,6 @@
 """`pbft simulate`: seeded runs with every oracle on. A failure prints one command that repeats it.
 
-Exit codes: 0 well, 2 usage, 10 an oracle failed, 11 no progress, 12 an exception.
+Exit codes: 0 well, 1 a mutant survived, 2 usage, 10 an oracle failed, 11 no progress, 12 an exception.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pbft.cli.output import table
 from pbft.config import ConfigError
 from pbft.misbehaviour import split
 from pbft.misbehaviour import table as misbehaviours
-from pbft.simulation.mutants import MUTANTS, Mutant, hunt
+from pbft.simulation.mutants import table as mutant_table
 from pbft.simulation.network import Weather
 from pbft.simulation.regressions import keep, load
 from pbft.simulation.run import Outcome, shrink, simulate
@@ -48,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace", action="store_true", help="print the whole run, one line per step")
     parser.add_argument("--doublecheck", action="store_true", help="run each seed twice and compare")
     parser.add_argument(
-        "--mutants", action="store_true", help="look for each seeded bug instead, up to --runs runs each"
+        "--mutants",
+        nargs="?",
+        const="",
+        metavar="NAME,...",
+        help="look for these seeded bugs, or for all of them, instead; up to --runs runs each",
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="add a failing scenario, made simple, to FILE")
@@ -58,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run what was asked for."""
-    if args.mutants:
-        return _hunt_all(args)
+    if args.mutants is not None:
+        return mutant_table.run(args)
     first = args.seed or 0
     runs = args.runs if args.runs is not None else 1 if args.seed is not None else 100
     draw = _drawing(args)
@@ -188,32 +191,3 @@ def _progress(begun: float, text: str) -> None:
 def _clear_progress() -> None:
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-# ---- mutants
-
-
-def _hunt(most: int, first: int, name: str) -> tuple[str, int, str, str]:
-    mutant = next(m for m in MUTANTS if m.name == name)
-    count, outcome = hunt(mutant, most, first)
-    return name, count if outcome else 0, outcome.oracle if outcome else "", outcome.text if outcome else ""
-
-
-def _hunt_all(args: argparse.Namespace) -> int:
-    work = partial(_hunt, args.runs or 200, args.seed or 0)
-    names = [m.name for m in MUTANTS]
-    with ProcessPoolExecutor(max(1, args.jobs)) as pool:
-        rows = list(pool.map(work, names))
-    by_name: dict[str, Mutant] = {m.name: m for m in MUTANTS}
-    found = [
-        {"mutant": n, "breaks": by_name[n].breaks, "runs": runs or None, "caught_by": oracle}
-        for n, runs, oracle, _ in rows
-    ]
-    missed = [row for row in found if row["runs"] is None]
-    if args.json:
-        print(json.dumps(found, indent=1))
-    else:
-        rows_ = [(r["mutant"], r["breaks"], r["runs"], r["caught_by"] or "not caught") for r in found]
-        print(table(("mutant", "breaks", "runs", "caught by"), rows_, left=2))
-        print(f"{len(found) - len(missed)} of {len(found)} caught")
-    return EXIT_CODES["wrong"] if missed else 0

@@ -6,28 +6,23 @@ after how many runs.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from pbft.simulation.mutants.admission import ADMISSION
 from pbft.simulation.mutants.base import Mutant, applied
+from pbft.simulation.mutants.durability import DURABILITY
 from pbft.simulation.mutants.normal import NORMAL_CASE
 from pbft.simulation.mutants.views import VIEW_CHANGE
 from pbft.simulation.run import Outcome, simulate
-from pbft.simulation.scenario import Scenario
 
 __all__ = ["MUTANTS", "Mutant", "applied", "hunt"]
 
-MUTANTS = (*NORMAL_CASE, *VIEW_CHANGE)
+MUTANTS = (*NORMAL_CASE, *DURABILITY, *VIEW_CHANGE, *ADMISSION)
 
 
-def hunt(mutant: Mutant, most: int, first: int = 0) -> tuple[int, Outcome | None]:
-    """(runs needed, the outcome that caught it), or None after `most` runs."""
+def hunt(mutant: Mutant, most: int, first: int = 1) -> tuple[int, Outcome | None]:
+    """(runs needed, the outcome that caught it), or None after `most` runs, from seed `first` on."""
     with applied(mutant):
         for count in range(1, most + 1):
-            scenario = Scenario.draw(first + count)
-            if mutant.provoked_by:
-                alarms = max(10, scenario.false_alarms)
-                scenario = replace(scenario, adversary=mutant.provoked_by, false_alarms=alarms)
-            outcome = simulate(scenario)
+            outcome = simulate(mutant.scenario(first + count - 1))
             if outcome.kind:
                 return count, outcome
     return most, None

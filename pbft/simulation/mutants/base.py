@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pbft.simulation.network import Weather
+from pbft.simulation.scenario import Scenario
+
 Patch = tuple[Any, str, Any]
+
+
+QUIET: Mapping[str, Any] = {
+    name: getattr(Scenario(0), name)
+    for name in (
+        *("weather", "crashes", "power_cuts", "partitions", "pauses", "skew", "timeout", "false_alarms"),
+        *("adversary", "accomplice", "forges", "twin", "stops", "bad_client", "client_restarts"),
+    )
+}
+"""No fault at all."""
+
+HONEST: Mapping[str, Any] = {"adversary": "", "accomplice": "", "forges": False, "twin": False, "bad_client": False}
+"""Faults of the world, and nobody who lies."""
+
+ROUGH = Weather(delay=0.001, spread=0.02, loss=0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +37,19 @@ class Mutant:
     patches: Callable[[], list[Patch]]
     provoked_by: str = ""
     """The misbehaviour without which nobody would notice: it is in every run of the hunt, with some view changes."""
+    rule: str = ""
+    """The section of the protocol that it breaks."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the scenario that provoke it; the seed draws all others."""
+    within: int = 20
+    """Runs within which it is caught."""
+
+    def scenario(self, seed: int) -> Scenario:
+        """What this seed draws, with what provokes the mutant."""
+        drawn = Scenario.draw(seed)
+        if self.provoked_by:
+            drawn = replace(drawn, adversary=self.provoked_by, false_alarms=max(10, drawn.false_alarms))
+        return replace(drawn, **self.fixed)
 
 
 @contextmanager

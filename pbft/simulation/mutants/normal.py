@@ -21,7 +21,7 @@ from pbft.protocol.retransmission import Retransmission
 from pbft.protocol.sessions import SessionMirror, Verdict
 from pbft.protocol.votes import Votes
 from pbft.simulation.keys import SimulatedAuthentication
-from pbft.simulation.mutants.base import Mutant, Patch
+from pbft.simulation.mutants.base import QUIET, Mutant, Patch
 
 
 def _smaller_quorum() -> list[Patch]:
@@ -274,32 +274,67 @@ def _stable_too_early() -> list[Patch]:
 
 
 NORMAL_CASE = (
-    Mutant("quorum-too-small", "q is one too small everywhere", _smaller_quorum),
-    Mutant("own-vote-twice", "the own vote counts twice", _own_vote_twice),
-    Mutant("own-vote-undurable", "the own vote counts before it is on disk", _own_vote_before_durable),
-    Mutant("said-undurable", "messages leave before what they rest on is on disk", _said_before_durable),
-    Mutant("weak-commits", "f+1 COMMITs count as committed", _weak_commits),
-    Mutant("prepared-executes", "prepared batches execute", _prepared_is_committed),
-    Mutant("votes-any-digest", "votes for different digests count together", _digests_not_compared),
-    Mutant("no-watermarks", "numbers outside the window are taken", _no_watermarks),
-    Mutant("executes-twice", "a retransmitted request executes again", _executed_twice),
-    Mutant("floor-too-high", "a session's floor rises one too far", _floor_too_high),
-    Mutant("unchecked-body", "a fetched body is not compared with its digest", _unchecked_body),
-    Mutant("one-committed", "COMMITTED of one replica is believed", _one_committed_believed),
+    Mutant("quorum-too-small", "q is one too small everywhere", _smaller_quorum, rule="1 notation"),
+    Mutant("own-vote-twice", "the own vote counts twice", _own_vote_twice, rule="1.10"),
+    Mutant("own-vote-undurable", "the own vote counts before it is on disk", _own_vote_before_durable, rule="1.5"),
+    Mutant("said-undurable", "messages leave before what they rest on is on disk", _said_before_durable, rule="1.5"),
+    Mutant("weak-commits", "f+1 COMMITs count as committed", _weak_commits, rule="1.13"),
+    Mutant("prepared-executes", "prepared batches execute", _prepared_is_committed, rule="1.13"),
     Mutant(
-        "checkpoints-any-digest", "CHECKPOINTs of different digests count together", _checkpoint_digests_not_compared
+        "votes-any-digest",
+        "votes for different digests count together",
+        _digests_not_compared,
+        provoked_by="equivocating-primary",
+        rule="1.10",
+        fixed={"n": 7, "faulty": 0},
     ),
-    Mutant("weak-checkpoints", "f+1 CHECKPOINTs are a stable certificate", _stable_too_early),
-    Mutant("accepted-unwritten", "accepted PRE-PREPAREs are not written", _accepted_not_written),
-    Mutant("executing-unwritten", "what executes is not written", _learned_not_written),
-    Mutant("gaps-skipped", "execution does not wait for lower numbers", _window_ignores_gaps),
-    Mutant("numbers-again", "a restarted primary proposes numbers again", _proposes_numbers_again),
-    Mutant("local-eviction", "which session is evicted depends on the replica", _local_eviction),
-    Mutant("digest-of-memory", "something local is in the state digest", _results_not_digested),
-    Mutant("one-reply", "a client believes one reply", _one_reply_believed),
-    Mutant("replica-twice", "a client counts one replica several times", _a_replica_counts_twice),
-    Mutant("result-unchecked", "a client does not digest the full result itself", _full_result_not_checked),
-    Mutant("unverified-requests", "requests are not verified", _unverified_requests),
-    Mutant("no-status", "nothing is retransmitted between replicas", _no_status),
-    Mutant("waiting-dropped", "messages that waited for the disk are lost", _sends_dropped),
+    Mutant("no-watermarks", "numbers outside the window are taken", _no_watermarks, rule="2.4"),
+    Mutant("executes-twice", "a retransmitted request executes again", _executed_twice, rule="1.15"),
+    Mutant("floor-too-high", "a session's floor rises one too far", _floor_too_high, rule="1.15"),
+    Mutant("unchecked-body", "a fetched body is not compared with its digest", _unchecked_body, rule="1.13"),
+    Mutant("one-committed", "COMMITTED of one replica is believed", _one_committed_believed, rule="1.13"),
+    Mutant(
+        "checkpoints-any-digest",
+        "CHECKPOINTs of different digests count together",
+        _checkpoint_digests_not_compared,
+        provoked_by="signed-false-checkpoints",
+        rule="1.10",
+    ),
+    Mutant("weak-checkpoints", "f+1 CHECKPOINTs are a stable certificate", _stable_too_early, rule="1.4"),
+    Mutant("accepted-unwritten", "accepted PRE-PREPAREs are not written", _accepted_not_written, rule="1.5"),
+    Mutant("executing-unwritten", "what executes is not written", _learned_not_written, rule="1.6"),
+    Mutant("gaps-skipped", "execution does not wait for lower numbers", _window_ignores_gaps, rule="1.11"),
+    Mutant("numbers-again", "a restarted primary proposes numbers again", _proposes_numbers_again, rule="1.5"),
+    Mutant(
+        "local-eviction",
+        "which session is evicted depends on the replica",
+        _local_eviction,
+        rule="1.15",
+        fixed={"sessions": 2, "client_restarts": 3},
+    ),
+    Mutant("digest-of-memory", "something local is in the state digest", _results_not_digested, rule="1.8"),
+    Mutant("one-reply", "a client believes one reply", _one_reply_believed, provoked_by="lying-replies", rule="1.16"),
+    Mutant(
+        "replica-twice",
+        "a client counts one replica several times",
+        _a_replica_counts_twice,
+        rule="1.16",
+        fixed={**QUIET, "n": 4, "adversary": "lying-replies"},
+    ),
+    Mutant(
+        "result-unchecked",
+        "a client does not digest the full result itself",
+        _full_result_not_checked,
+        provoked_by="mismatched-results",
+        rule="1.16",
+    ),
+    Mutant(
+        "unverified-requests",
+        "requests are not verified",
+        _unverified_requests,
+        rule="1.17",
+        fixed={"bad_client": True},
+    ),
+    Mutant("no-status", "nothing is retransmitted between replicas", _no_status, rule="2.7"),
+    Mutant("waiting-dropped", "messages that waited for the disk are lost", _sends_dropped, rule="1.5", fixed=QUIET),
 )

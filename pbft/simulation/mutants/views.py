@@ -22,7 +22,7 @@ from pbft.protocol.requests import Requests
 from pbft.protocol.retransmission import Retransmission
 from pbft.protocol.view_change import ViewChanges
 from pbft.simulation.keys import SimulatedAuthentication
-from pbft.simulation.mutants.base import Mutant, Patch
+from pbft.simulation.mutants.base import HONEST, ROUGH, Mutant, Patch
 
 Decide = Callable[[Quorums, int, Sequence[ViewChange]], Decision | None]
 
@@ -218,35 +218,101 @@ def _views_not_resent() -> list[Patch]:
     return [(Retransmission, "_resend_views", lambda self, sender, status: None)]
 
 
-_EQUIVOCATION = "equivocating-primary+forged-prepared"
+_LOSING = {"n": 4, "faulty": 0, "accomplice": "", "false_alarms": 25, "weather": ROUGH}
 
 VIEW_CHANGE = (
     Mutant(
-        *("highest-p-wins", "a new view takes the P entry of the highest view, without A1 and A2", _highest_p_wins),
+        "highest-p-wins",
+        "a new view takes the P entry of the highest view, without A1 and A2",
+        _highest_p_wins,
         "forged-prepared",
+        "1.3",
     ),
-    Mutant("no-a1", "a batch is chosen although no q replicas agree with it", _no_a1, _EQUIVOCATION),
-    Mutant("no-a2", "a batch is chosen although no f+1 have pre-prepared it", _no_a2, "forged-prepared"),
-    Mutant("null-cut", "NULLs chosen at the end of a view's beginning are not agreed again", _null_cut, "null-primary"),
-    Mutant("small-new-view", "a new view begins from fewer than q VIEW-CHANGEs", _small_new_view),
-    Mutant("low-of-new-view", "a new view moves h to its checkpoint, which f+1 named", _low_of_new_view),
-    Mutant("p-forgotten", "VIEW-CHANGEs do not tell what was prepared", lambda: _testimony(p=False, q=True)),
-    Mutant("q-forgotten", "VIEW-CHANGEs do not tell what was pre-prepared", lambda: _testimony(p=True, q=False)),
     Mutant(
-        *("q-newest-only", "of batches pre-prepared at one number only the newest is remembered", _newest_q_only),
-        "falling-silent",
+        "no-a1",
+        "a batch is chosen although no q replicas agree with it",
+        _no_a1,
+        "equivocating-narrowly+forged-prepared",
+        "2.6 A1",
+        _LOSING,
     ),
-    Mutant("votes-after-leaving", "a replica that has left a view still votes in it", _votes_after_leaving),
-    Mutant("left-unwritten", "VIEW-CHANGEs are not written", _left_not_written),
-    Mutant("left-undurable", "VIEW-CHANGEs leave before they are on disk", _view_change_too_early),
-    Mutant("view-forgotten", "a restarted replica has forgotten views that it left and entered", _view_forgotten),
-    Mutant("new-view-twice", "a second NEW-VIEW for a view is accepted", _two_new_views),
+    Mutant("no-a2", "a batch is chosen although no f+1 have pre-prepared it", _no_a2, "forged-prepared", "2.6 A2"),
     Mutant(
-        *("new-view-unjudged", "senders, views and consistency of VIEW-CHANGEs are not checked", _unjudged_new_view),
+        "null-cut",
+        "NULLs chosen at the end of a view's beginning are not agreed again",
+        _null_cut,
+        "null-primary",
+        "1.3",
+        _LOSING,
+    ),
+    Mutant(
+        "small-new-view",
+        "a new view begins from fewer than q VIEW-CHANGEs",
+        _small_new_view,
         "wrong-new-view",
+        "1.3",
+        {"faulty": 1, "false_alarms": 25},
     ),
-    Mutant("unverified-seals", "seals are not verified", _unverified_seals, "wrong-new-view"),
-    Mutant("timer-stopped", "a proposal stops the timer", _proposal_stops_timer, "equivocating-primary"),
-    Mutant("views-not-resent", "VIEW-CHANGEs and NEW-VIEWs are sent once", _views_not_resent),
-    Mutant("new-view-votes", "a NEW-VIEW counts as its primary's vote for all that it begins with", _new_view_votes),
+    Mutant("low-of-new-view", "a new view moves h to its checkpoint, which f+1 named", _low_of_new_view, "", "1.4"),
+    Mutant(
+        "p-forgotten", "VIEW-CHANGEs do not tell what was prepared", lambda: _testimony(p=False, q=True), "", "2.6 P"
+    ),
+    Mutant(
+        "q-forgotten",
+        "VIEW-CHANGEs do not tell what was pre-prepared",
+        lambda: _testimony(p=True, q=False),
+        "",
+        "2.6 Q",
+    ),
+    Mutant(
+        "q-newest-only",
+        "of batches pre-prepared at one number only the newest is remembered",
+        _newest_q_only,
+        "equivocating-primary",
+        "2.6 Q",
+        _LOSING,
+    ),
+    Mutant("votes-after-leaving", "a replica that has left a view still votes in it", _votes_after_leaving, "", "1.12"),
+    Mutant("left-unwritten", "VIEW-CHANGEs are not written", _left_not_written, "", "1.5"),
+    Mutant("left-undurable", "VIEW-CHANGEs leave before they are on disk", _view_change_too_early, "", "1.5"),
+    Mutant(
+        "view-forgotten",
+        "a restarted replica has forgotten views that it left and entered",
+        _view_forgotten,
+        "",
+        "1.12",
+    ),
+    Mutant("new-view-twice", "a second NEW-VIEW for a view is accepted", _two_new_views, "", "1.3"),
+    Mutant(
+        "new-view-unjudged",
+        "senders, views and consistency of VIEW-CHANGEs are not checked",
+        _unjudged_new_view,
+        "wrong-new-view",
+        "2.6",
+    ),
+    Mutant("unverified-seals", "seals are not verified", _unverified_seals, "wrong-new-view", "1.2"),
+    Mutant(
+        "timer-stopped",
+        "a proposal stops the timer",
+        _proposal_stops_timer,
+        "",
+        "1.11",
+        {**HONEST, "n": 7, "faulty": 0, "adversary": "equivocating-primary", "false_alarms": 0, "timeout": 500},
+    ),
+    Mutant(
+        "views-not-resent",
+        "VIEW-CHANGEs and NEW-VIEWs are sent once",
+        _views_not_resent,
+        "",
+        "2.7",
+        {"weather": ROUGH, "false_alarms": 25},
+    ),
+    Mutant(
+        "new-view-votes",
+        "a NEW-VIEW counts as its primary's vote for all that it begins with",
+        _new_view_votes,
+        "partial-multicast",
+        "1.3",
+        _LOSING,
+    ),
 )
