@@ -41,6 +41,7 @@ MISBEHAVIOURS: dict[str, type[Misbehaviour]] = {
         view_changes.SilentViewChange,
         view_changes.ForgedPrepared,
         view_changes.ForgedPreprepared,
+        view_changes.BackingTheLoser,
         view_changes.StuffedViewChange,
         view_changes.ForgetfulViewChange,
         view_changes.FallingSilent,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pbft.batch import NULL_DIGEST
-from pbft.messages import Message, NewView, Status, Suspect, ViewChange
+from pbft.batch import NULL_DIGEST, Batch
+from pbft.messages import Message, NewView, PrePrepare, Status, Suspect, ViewChange
 from pbft.misbehaviour.base import (
     GENESIS_DIGEST,
     Captive,
@@ -13,6 +13,7 @@ from pbft.misbehaviour.base import (
     forget_oldest,
     is_replica,
 )
+from pbft.misbehaviour.primary import NarrowEquivocation, Plan
 from pbft.misbehaviour.votes import Withholding
 
 _VIEWS = 64
@@ -130,6 +131,33 @@ class StuffedViewChange(Testifying):
             for _ in range(_STUFFING):
                 q[number, self.random.randbytes(32)] = self.random.randrange(message.view)
         return _with_q(message, q)
+
+
+class BackingTheLoser(NarrowEquivocation, Testifying):
+    """Proposes one batch to just enough backups, another one to the rest, and testifies that it prepared the latter."""
+
+    name = "backing-the-loser"
+
+    def plan(self, message: PrePrepare, batch: Batch) -> Plan:
+        """Who is left out has pre-prepared the loser, so that the testimony finds support."""
+        return super().plan(message, batch)._replace(other=self.alternative(batch), votes=True)
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """P and Q entries for the losers of the views before."""
+        p = {n: (d, v) for n, d, v in message.prepared}
+        q = {(n, d): v for n, d, v in message.preprepared}
+        for (view, number), planned in self._plans.items():
+            in_window = message.low < number <= message.low + self.group.tunables.log_window
+            if in_window and view < message.view and planned.other is not None:
+                p[number] = planned.other.digest, view
+                q[number, planned.other.digest] = view
+        return _with(message, p, q)
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """Proposals and votes as one who equivocates, testimony as one who lies."""
+        if isinstance(message, (ViewChange, NewView)):
+            return Testifying.outgoing(self, to, message)
+        return NarrowEquivocation.outgoing(self, to, message)
 
 
 class ForgetfulViewChange(Testifying):

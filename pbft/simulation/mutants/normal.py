@@ -21,7 +21,7 @@ from pbft.protocol.retransmission import Retransmission
 from pbft.protocol.sessions import SessionMirror, Verdict
 from pbft.protocol.votes import Votes
 from pbft.simulation.keys import SimulatedAuthentication
-from pbft.simulation.mutants.base import QUIET, Mutant, Patch
+from pbft.simulation.mutants.base import HONEST, QUIET, ROUGH, Mutant, Patch
 
 
 def _smaller_quorum() -> list[Patch]:
@@ -319,7 +319,7 @@ NORMAL_CASE = (
         "a client counts one replica several times",
         _a_replica_counts_twice,
         rule="1.16",
-        fixed={**QUIET, "n": 4, "adversary": "lying-replies"},
+        fixed={**HONEST, "n": 4, "adversary": "lying-replies", "weather": ROUGH},
     ),
     Mutant(
         "result-unchecked",

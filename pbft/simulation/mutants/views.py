@@ -232,9 +232,9 @@ VIEW_CHANGE = (
         "no-a1",
         "a batch is chosen although no q replicas agree with it",
         _no_a1,
-        "equivocating-narrowly+forged-prepared",
+        "backing-the-loser",
         "2.6 A1",
-        _LOSING,
+        {**HONEST, "n": 4, "faulty": 0, "adversary": "backing-the-loser", "false_alarms": 25, "crashes": 0},
     ),
     Mutant("no-a2", "a batch is chosen although no f+1 have pre-prepared it", _no_a2, "forged-prepared", "2.6 A2"),
     Mutant(
