@@ -15,6 +15,7 @@ from pbft.simulation.bad_client import BadClient
 from pbft.simulation.keys import client_principal, group_of, signature
 from pbft.simulation.machine import Machine
 from pbft.simulation.network import Network
+from pbft.simulation.rules import Rules
 from pbft.simulation.scenario import Scenario
 from pbft.simulation.services import SERVICES
 from pbft.simulation.testimony_oracles import Cuts, NewViews, Prepares, Testimony
@@ -45,6 +46,8 @@ class Outcome:
     executed: int
     calls: int
     trace: tuple[str, ...]
+    rules: dict[str, int]
+    """What was exercised, how often (`pbft.simulation.rules`)."""
 
 
 class Run:
@@ -72,6 +75,7 @@ class Run:
         self.group = group_of(s.n, s.clients + 1, tunables)
         quorums = self.group.quorums
         self.faulty = s.all_faulty
+        self.rules = Rules(quorums.weak)
         self._observer = oracles.All(
             (
                 oracles.Agreement(),
@@ -86,6 +90,7 @@ class Run:
                 oracles.Certificates(self.group),
                 oracles.Bounds(),
                 oracles.Accusations(self.faulty),
+                self.rules,
             )
         )
         self.machines = [self._machine(i) for i in range(s.n)]
@@ -309,7 +314,11 @@ def _standing(machine: Machine) -> str:
 
 def simulate(scenario: Scenario, echo: Callable[[str], None] | None = None) -> Outcome:
     """Play one scenario; `echo` gets each line of its trace."""
-    run = Run(scenario, echo)
+    return outcome_of(Run(scenario, echo))
+
+
+def outcome_of(run: Run) -> Outcome:
+    """Play a run that is set up."""
     kind = oracle = text = ""
     try:
         run.play()
@@ -326,7 +335,16 @@ def simulate(scenario: Scenario, echo: Callable[[str], None] | None = None) -> O
     calls = sum(len(client.ended) for client in run.clients)
     world = run.world
     return Outcome(
-        scenario, kind, oracle, text, world.fingerprint, world.events, executed, calls, tuple(world.last_steps())
+        run.scenario,
+        kind,
+        oracle,
+        text,
+        world.fingerprint,
+        world.events,
+        executed,
+        calls,
+        tuple(world.last_steps()),
+        dict(run.rules.total()),
     )
 
 
