@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
@@ -21,9 +22,11 @@ from typing import Any
 from pbft.config import ConfigError
 from pbft.misbehaviour import split
 from pbft.misbehaviour import table as misbehaviours
+from pbft.simulation import enumerated
 from pbft.simulation.mutants import table as mutant_table
 from pbft.simulation.network import Weather
 from pbft.simulation.regressions import keep, load
+from pbft.simulation.rules import RULES, lines
 from pbft.simulation.run import Outcome, shrink, simulate
 from pbft.simulation.scenario import FAULTS, Scenario
 from pbft.simulation.services import SERVICES
@@ -53,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help="look for these seeded bugs, or for all of them, instead; up to --runs runs each",
     )
+    parser.add_argument("--twins", action="store_true", help="play all plans with one replica that runs twice instead")
+    parser.add_argument("--depth", type=int, default=2, metavar="N", help="rounds of a plan with twins (default 2)")
+    parser.add_argument("--cells", type=int, default=2, metavar="N", help="most parts of the network (default 2)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="add a failing scenario, made simple, to FILE")
     parser.add_argument("--from", type=Path, dest="kept", metavar="FILE", help="play the scenarios kept in FILE")
@@ -63,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     """Run what was asked for."""
     if args.mutants is not None:
         return mutant_table.run(args)
+    if args.twins:
+        return enumerated.run(args)
     first = args.seed or 0
     runs = args.runs if args.runs is not None else 1 if args.seed is not None else 100
     draw = _drawing(args)
@@ -72,18 +80,22 @@ def run(args: argparse.Namespace) -> int:
     if args.trace and runs == 1:
         return _report(simulate(scenarios[0], print), args, begun, 1)
     events = executed = 0
+    rules: Counter[str] = Counter()
     for count, outcome in enumerate(_all(scenarios, partial(_simulate, args.doublecheck), args.jobs), 1):
         events, executed = events + outcome.events, executed + outcome.executed
+        rules.update(outcome.rules)
         if outcome.kind:
             return _report(outcome, args, begun, count)
         _progress(begun, f"{count}/{runs} runs, {executed} batches")
     seconds = time.monotonic() - begun
     _clear_progress()
     if args.json:
-        print(json.dumps({"runs": runs, "failed": 0, "events": events, "executed": executed, "seconds": seconds}))
+        told = {"runs": runs, "failed": 0, "events": events, "executed": executed, "seconds": seconds}
+        print(json.dumps({**told, "rules": {name: rules[name] for name in RULES}}))
     else:
         twice = ", each twice with equal traces" if args.doublecheck else ""
         print(f"{runs} runs from seed {first}{twice}: {executed} batches, {events} events in {seconds:.0f} s")
+        print("rules exercised:", *lines(rules), sep="\n")
         print("no oracle failed")
     return 0
 

@@ -19,6 +19,7 @@ class Twins:
         self._receivers: list[Deliver] = []
         self._sides: dict[int, tuple[bool, bool]] = {}
         """Peer -> which of the two it reaches, and is reached by."""
+        self._planned = False
         network.attach(me, self._arrived)
 
     def port(self) -> TwinPort:
@@ -27,8 +28,15 @@ class Twins:
 
     def begin(self) -> None:
         """Divide the network, and again after a while."""
+        if self._planned:
+            return
         self._sides.clear()
         self._world.after(self._random.uniform(0.1, 0.8), self.begin)
+
+    def divide(self, sides: dict[int, tuple[bool, bool]]) -> None:
+        """Divide the network in this way and not by chance; who is not named reaches both."""
+        self._planned = True
+        self._sides = dict(sides)
 
     def attach(self, deliver: Deliver) -> int:
         """Take in a machine; returns its number."""
@@ -38,7 +46,8 @@ class Twins:
     def reaches(self, machine: int, peer: int) -> bool:
         """Whether this machine and a peer are on one side."""
         if peer not in self._sides:
-            self._sides[peer] = self._random.choice(((True, False), (False, True), (True, True)))
+            ways = ((True, False), (False, True), (True, True))
+            self._sides[peer] = ways[2] if self._planned else self._random.choice(ways)
         return self._sides[peer][machine]
 
     def _arrived(self, sender: int, body: bytes) -> None:
