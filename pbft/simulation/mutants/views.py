@@ -218,6 +218,7 @@ def _views_not_resent() -> list[Patch]:
     return [(Retransmission, "_resend_views", lambda self, sender, status: None)]
 
 
+_FEW = {"n": 4, "accomplice": "", "false_alarms": 25, "operations": 20}
 _LOSING = {"n": 4, "faulty": 0, "accomplice": "", "false_alarms": 25, "weather": ROUGH}
 
 VIEW_CHANGE = (
@@ -227,6 +228,7 @@ VIEW_CHANGE = (
         _highest_p_wins,
         "forged-prepared",
         "1.3",
+        _FEW,
     ),
     Mutant(
         "no-a1",
@@ -236,7 +238,9 @@ VIEW_CHANGE = (
         "2.6 A1",
         {**HONEST, "n": 4, "faulty": 0, "adversary": "backing-the-loser", "false_alarms": 25, "crashes": 0},
     ),
-    Mutant("no-a2", "a batch is chosen although no f+1 have pre-prepared it", _no_a2, "forged-prepared", "2.6 A2"),
+    Mutant(
+        "no-a2", "a batch is chosen although no f+1 have pre-prepared it", _no_a2, "forged-prepared", "2.6 A2", _FEW
+    ),
     Mutant(
         "null-cut",
         "NULLs chosen at the end of a view's beginning are not agreed again",
