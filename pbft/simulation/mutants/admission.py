@@ -62,13 +62,16 @@ def _one_suspect() -> list[Patch]:
 
 
 def _offers_prepared() -> list[Patch]:
+    original = Retransmission._offer_committed
+
     def broken(self: Retransmission, sender: int, executed: int) -> None:
-        log = self._core.log
+        original(self, sender, executed)
+        first, prepared = self._delivery.executed + 1, self._core.log.p
         digests: list[bytes] = []
-        while (entry := log.p.get(executed + 1 + len(digests))) is not None:
+        while (entry := prepared.get(first + len(digests))) is not None:
             digests.append(entry[0])
         if digests:
-            self._core.send(sender, Committed(executed + 1, tuple(digests)))
+            self._core.send(sender, Committed(first, tuple(digests)))
 
     return [(Retransmission, "_offer_committed", broken)]
 
@@ -151,6 +154,8 @@ def _checkpoints_unbounded() -> list[Patch]:
     return [(Checkpoints, "_count", broken)]
 
 
+_LONG = {"n": 4, "operations": 100, "callers": 5, "pipeline": 8, "crashes": 0, "faulty": 1}
+
 ADMISSION = (
     Mutant(
         "two-f-plus-one",
@@ -199,7 +204,14 @@ ADMISSION = (
         fixed={**HONEST, "weather": ROUGH, "pauses": 3},
     ),
     Mutant("cached-reads", "a read is answered from an older state", _cached_reads, rule="1.16", fixed=QUIET),
-    Mutant("claims-unbounded", "COMMITTED of any number is remembered", _claims_unbounded, "flooding", "1.19"),
+    Mutant(
+        "claims-unbounded",
+        "COMMITTED of any number is remembered",
+        _claims_unbounded,
+        "flooding",
+        "1.19",
+        _LONG,
+    ),
     Mutant(
         "checkpoints-unbounded",
         "CHECKPOINTs far ahead are all remembered",
