@@ -164,7 +164,7 @@ def test_names_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--seed", "4", *fixed, "--set", "adversary=silent-commit+lying-replies"]) == 0
     capsys.readouterr()
     assert main(["simulate", "--seed", "4", "--set", "adversary=gremlins"]) == 2
-    assert "'gremlins' is no misbehaviour; these are: censoring" in capsys.readouterr().err
+    assert "'gremlins' is no misbehaviour; these are: backing-the-loser, censoring" in capsys.readouterr().err
     assert main(["simulate", "--help"]) == 0
     told = capsys.readouterr().out
     assert all(f"\n  {name} " in told for name in MISBEHAVIOURS)

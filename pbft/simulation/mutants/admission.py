@@ -28,7 +28,7 @@ def _two_f_plus_one() -> list[Patch]:
 
     def broken(self: Quorums) -> None:
         original(self)
-        object.__setattr__(self, "strong", 2 * self.f + 1)
+        object.__setattr__(self, "strong", 2 * self.weak - 1)
 
     return [(Quorums, "__post_init__", broken)]
 
