@@ -187,6 +187,22 @@ def test_delays_stay_below_the_timeout() -> None:
     assert adversary("slow-primary").outgoing(2, Suspect(1))[0].delay == 0
 
 
+def test_a_slowing_primary_is_later_with_each_number_up_to_the_timeout() -> None:
+    """All backups alike, and nothing but proposals."""
+    limit = GROUP.tunables.view_timeout / 1000
+    one = adversary("slowing-primary")
+    delays = []
+    for number in range(3, 20003):
+        moved = PROPOSAL._replace(number=number)
+        told = {one.outgoing(to, moved)[0].delay for to in OTHERS}
+        assert len(told) == 1
+        delays += told
+    assert delays == sorted(delays)
+    assert 0 < delays[0] < delays[100] < 0.05 * limit
+    assert 0.5 * limit < delays[-1] < limit
+    assert one.outgoing(2, Suspect(1))[0].delay == 0
+
+
 def test_a_censored_client_is_heard_neither_itself_nor_through_others() -> None:
     """The other client is."""
     one = adversary("censoring")

@@ -37,6 +37,7 @@ MISBEHAVIOURS: dict[str, type[Misbehaviour]] = {
         primary.CorruptAuthenticators,
         primary.LeavingGaps,
         primary.SlowPrimary,
+        primary.SlowingPrimary,
         primary.Censoring,
         view_changes.SilentViewChange,
         view_changes.ForgedPrepared,

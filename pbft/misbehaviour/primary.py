@@ -192,6 +192,29 @@ class SlowPrimary(Misbehaviour):
         return [Sent(to, message, late if isinstance(message, PrePrepare) else 0.0)]
 
 
+class SlowingPrimary(Misbehaviour):
+    """Sends each PRE-PREPARE a little later than the one before, up to just before the others' timers run out."""
+
+    name = "slowing-primary"
+    step = 0.0002
+    """Seconds."""
+
+    def __init__(self, captive: Captive) -> None:
+        super().__init__(captive)
+        self._proposed = 0
+        self._last = (-1, -1)
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """Everything else is prompt."""
+        if not isinstance(message, PrePrepare):
+            return [Sent(to, message)]
+        if (message.view, message.number) > self._last:
+            self._last = message.view, message.number
+            self._proposed += 1
+        most = 0.9 * self.group.tunables.view_timeout / 1000
+        return [Sent(to, message, min(self._proposed * self.step, most))]
+
+
 class Censoring(Misbehaviour):
     """Ignores one client, whoever passes its requests on."""
 
