@@ -18,8 +18,13 @@ _COLUMNS = (
 
 def table(rows: list[Row]) -> str:
     """A table for people; ratios are to NO-REP with MACs in the same case."""
-    names = [title for _, title in _COLUMNS]
-    cells = [[_cell(row.get(key)) for key, _ in _COLUMNS] for row in rows]
+    return render(rows, _COLUMNS)
+
+
+def render(rows: list[Row], columns: tuple[tuple[str, str], ...]) -> str:
+    """A table with these columns: (field, title)."""
+    names = [title for _, title in columns]
+    cells = [[_cell(row.get(key)) for key, _ in columns] for row in rows]
     widths = [max(len(line[i]) for line in [names, *cells]) for i in range(len(names))]
     lines = ["  ".join(text.rjust(w) for text, w in zip(line, widths, strict=True)) for line in [names, *cells]]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

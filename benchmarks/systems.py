@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,10 @@ class System:
             subprocess.Popen([sys.executable, "-m", *command], stdout=self._output, stderr=self._output)
             for command in commands
         ]
+
+    def pid(self, server: int) -> int:
+        """Process id of a server."""
+        return self._processes[server].pid
 
     @property
     def n(self) -> int:
@@ -88,9 +92,10 @@ def start_cluster(
     clients: int,
     durable: bool,
     app: str = "pbft.apps.echo:Echo",
+    adversaries: Mapping[int, str] | None = None,
     **tunables: int,
 ) -> System:
-    """A cluster of n replicas."""
+    """A cluster of n replicas. `adversaries`: replica -> misbehaviour."""
     config = write_cluster(
         directory,
         replicas=n,
@@ -101,6 +106,8 @@ def start_cluster(
     )
     flags = [] if durable else ["--volatile"]
     commands = [["pbft", "replica", str(config.path), str(i), *flags] for i in range(n)]
+    for replica, misbehaviour in (adversaries or {}).items():
+        commands[replica] += ["--adversary", misbehaviour]
     return System("pbft", config, durable, commands)
 
 
