@@ -151,7 +151,8 @@ class BackingTheLoser(NarrowEquivocation, Testifying):
             if in_window and view < message.view and planned.other is not None:
                 p[number] = planned.other.digest, view
                 q[number, planned.other.digest] = view
-        return _with(message, p, q)
+        prepared = tuple((n, d, v) for n, (d, v) in sorted(p.items()))
+        return _with_q(message._replace(prepared=prepared), q)
 
     def outgoing(self, to: int, message: Message) -> Outgoing:
         """Proposals and votes as one who equivocates, testimony as one who lies."""

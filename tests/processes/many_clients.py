@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
-from campaign import Row, free_ports, memory, settle, start
+from campaigns.common import Row, free_ports, memory, settle, start
 
 from pbft.apps.counter import get, inc
 from pbft.cli.children import Children
