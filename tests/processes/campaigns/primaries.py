@@ -52,6 +52,8 @@ class KillPrimary:
         self._random = random.Random(seed)
         self.load = Load()
         self.gaps: list[float] = []
+        self.views: list[int] = []
+        """In which view the primary was killed: a step of two shows that the next view failed, too."""
         self.back: dict[str, list[float]] = {"under_load": [], "idle": []}
 
     async def round(self, idle: bool) -> None:
@@ -60,7 +62,8 @@ class KillPrimary:
         async with load.running(self._config, self._callers, timeout=5.0):
             await progress(load, 100, 30.0)
             await trio.sleep(self._random.uniform(0.3, 1.0))
-            victim, _ = await calm(self._config)
+            victim, view = await calm(self._config)
+            self.views.append(view)
             load.gaps.watch()
             os.kill(self._children.pid(victim), signal.SIGKILL)
             await _wait_for(load, 1.5)
@@ -98,6 +101,7 @@ def kill_primary(rounds: int, callers: int = 64, seed: int = 1, **tunables: int)
             "gaps_ms": [round(gap * 1000) for gap in game.gaps],
             "longest_call_s": round(game.load.longest_call, 2),
             "votes_again_ms": {how: milliseconds(took) for how, took in game.back.items() if took},
+            "killed_in_views": game.views,
             "views": views(rows),
         }
 
