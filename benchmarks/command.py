@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replicas", type=int, default=4, metavar="N", help="size of the group (default 4)")
     parser.add_argument("--callers", default="1,16,64,256", help="callers in a closed loop, comma-separated")
     parser.add_argument("--seconds", type=float, help="measured seconds for each row (attacks: 6, others: 2)")
-    parser.add_argument("--small", action="store_true", help="one size, one proxy: a minute instead of several")
+    parser.add_argument("--small", action="store_true", help="one size, one proxy: much quicker")
+    parser.add_argument("--rounds", type=int, default=3, help="normal: slices of each case, in turn (default 3)")
     parser.add_argument("--base-port", type=int, default=7800, help="first of the ports to use (default 7800)")
     parser.add_argument("--keys", type=int, default=100_000, help="checkpoints: keys in the state")
     parser.add_argument("--hot", type=int, default=100, help="checkpoints: keys that are written")
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         rows = checkpoints.measure(args.keys, args.hot, 64, args.pairs, seconds, args.base_port, progress)
         table, lines = report.table(rows), checkpoints.summary(rows)
     else:
-        rows = normal.with_ratios(normal.measure(_normal_plan(args), progress))
+        rows = normal.measure(_normal_plan(args), progress)
         table, lines = report.table(rows), normal.summary(rows)
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
@@ -80,6 +81,7 @@ def _normal_plan(args: argparse.Namespace) -> normal.Plan:
         callers=tuple(int(c) for c in args.callers.split(",")),
         sizes=((0, 0),) if args.small else normal.Plan().sizes,
         seconds=args.seconds or _SECONDS,
+        rounds=max(1, args.rounds),
         separate=not args.small,
         base_port=args.base_port,
     )
