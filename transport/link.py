@@ -28,6 +28,7 @@ from pbft.transport.framing import (
     pack_header,
     unpack_header,
 )
+from pbft.transport.heartbeat import Heartbeat
 from pbft.transport.interface import Receiver, is_client
 from pbft.transport.limits import Limits
 from pbft.transport.queues import SendQueue
@@ -35,9 +36,6 @@ from pbft.transport.rekeying import LinkKeys
 from pbft.transport.statistics import LinkStatistics
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-
-_RTT_WEIGHT = 1 / 8
-"""Of a new round trip in the smoothed one. [RFC 6298]"""
 
 
 class LinkOwner(Protocol):
@@ -77,12 +75,10 @@ class TcpLink:
         "_bulk_parts",
         "_control",
         "_control_parts",
+        "_heartbeat",
         "_keys",
         "_longest",
         "_owner",
-        "_ping",
-        "_ping_sent_at",
-        "_pong",
         "_progress_at",
         "_rekey_is_answer",
         "_rekey_message",
@@ -101,7 +97,6 @@ class TcpLink:
         "principal",
         "received_bytes",
         "received_messages",
-        "rtt",
         "sent_bytes",
         "sent_messages",
         "session",
@@ -118,7 +113,6 @@ class TcpLink:
         self.dialed = dialed
         self.is_open = True
         self.is_up = False
-        self.rtt: float | None = None
         self.created_at = self.last_received = owner.now
         self.received_bytes = self.received_messages = self.sent_bytes = self.sent_messages = 0
         client = is_client(self.principal)
@@ -136,9 +130,7 @@ class TcpLink:
         self._unflushed = False
         # Pings, pongs and key refreshes go before everything else; at most one of each waits.
         self._urgent = False
-        self._pong: bytes | None = None
-        self._ping: bytes | None = None
-        self._ping_sent_at: float | None = None
+        self._heartbeat = Heartbeat()
         self._keys = LinkKeys(session, owner.handshake, limits, owner.now)
         self._rekey_message: bytes | None = None
         self._rekey_is_answer = False
@@ -178,6 +170,11 @@ class TcpLink:
             dropped_bulk=self._bulk.dropped,
             key_refreshes=self._keys.refreshes,
         )
+
+    @property
+    def rtt(self) -> float | None:
+        """See interface.Link."""
+        return self._heartbeat.rtt
 
     @property
     def queued_bytes(self) -> int:
@@ -276,14 +273,12 @@ class TcpLink:
         elif len(body) != framing.PING_BYTES:
             self._owner.refuse_link(self, "bad-length", "a heartbeat of another length")
         elif kind == PING:
-            self._pong = body
+            self._heartbeat.answer = body
             self._be_urgent()
             if not self.is_up:
                 self._owner.confirm_link(self)
-        elif self._ping_sent_at is not None and body == self._ping:
-            sample = max(0.0, self._owner.now - self._ping_sent_at)
-            self.rtt = sample if self.rtt is None else self.rtt + _RTT_WEIGHT * (sample - self.rtt)
-            self._ping = self._ping_sent_at = None
+        else:
+            self._heartbeat.on_pong(body, self._owner.now)
 
     def come_up(self) -> None:
         """From now on messages are taken and given."""
@@ -364,12 +359,10 @@ class TcpLink:
 
     def _gather_urgent(self, chunks: list[bytes | memoryview]) -> None:
         self._urgent = False
-        if self._ping is not None and self._ping_sent_at is None:
-            self._ping_sent_at = self._owner.clock()
-            chunks += self._sealed(PING, self._ping)
-        if self._pong is not None:
-            chunks += self._sealed(PONG, self._pong)
-            self._pong = None
+        if (ping := self._heartbeat.take_ping(self._owner.clock())) is not None:
+            chunks += self._sealed(PING, ping)
+        if (pong := self._heartbeat.take_answer()) is not None:
+            chunks += self._sealed(PONG, pong)
         if self._rekey_message is not None:
             chunks += self._sealed(REKEY, self._rekey_message)
             self._rekey_message = None
@@ -383,9 +376,8 @@ class TcpLink:
     # -- life
 
     def ping(self, nonce: bytes) -> None:
-        """Send a heartbeat, unless one is on its way. The nonce is unpredictable, or it could be answered early."""
-        if self._ping is None:
-            self._ping = nonce
+        """Send a heartbeat, unless one is on its way."""
+        if self._heartbeat.begin(nonce):
             self._be_urgent()
 
     def ailment(self, now: float) -> str | None:

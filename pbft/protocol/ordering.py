@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from pbft.batch import SEED_SIZE, Batch, ClientRequest, encode_batch
 from pbft.crypto.digests import digest
-from pbft.messages import Commit, Nack, Prepare, PrePrepare
+from pbft.messages import Commit, Prepare, PrePrepare
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.delivery import Delivery
 from pbft.protocol.effects import ALL, invariant
-from pbft.protocol.log import Held, Slot
+from pbft.protocol.held import HeldProposals
+from pbft.protocol.log import Slot
 from pbft.protocol.records import Accepted, Prepared
 from pbft.protocol.requests import Requests
 
@@ -39,7 +40,7 @@ class Ordering:
         self._delivery = delivery
         self._secret = secret
         self._own_votes: deque[_OwnVote] = deque()
-        self._held: set[int] = set()
+        self.held = HeldProposals(core, requests, delivery, self._accept_fresh)
         self.next_number = 1
         """Invariant for a primary: above every number accepted in this view, and above h."""
         self.ask_now = False
@@ -73,14 +74,14 @@ class Ordering:
     def on_left(self) -> None:
         """This replica has left the view: what it has not voted on in it, it never will."""
         self._own_votes.clear()
-        self._forget_held()
+        self.held.forget()
         self.contradicted = False
 
     def on_entered(self, old: dict[int, Slot]) -> None:
         """A new view begins with empty slots; requests of old ones that it does not begin with wait again."""
         core = self._core
         self._own_votes.clear()
-        self._held.clear()
+        self.held.forget()
         self.contradicted = False
         self.next_number = max(core.log.last_chosen, core.log.low) + 1
         self._supplied.clear()
@@ -89,12 +90,6 @@ class Ordering:
             is_dropped = number > self._delivery.committed_through and core.log.chosen.get(number) != slot.digest
             if is_dropped and slot.batch is not None:
                 self._requests.wait_again(slot.batch.requests)
-
-    def _forget_held(self) -> None:
-        for number in self._held:
-            if (slot := self._core.log.slots.get(number)) is not None:
-                slot.held = None
-        self._held.clear()
 
     def accept_chosen(self) -> None:
         """Vote again on what the new view begins with: nothing but the body is asked for (rule 1.14). Batches already
@@ -212,16 +207,7 @@ class Ordering:
         if message.number <= core.log.last_chosen:
             self.supply(message.number, batch)
             return None
-        wanted = {*unverified, *unknown}
-        doubtful = {r.digest: r for r in batch.requests if r.digest in wanted}
-        slot.held = Held(message, batch, list(doubtful.values()))
-        self._held.add(message.number)
-        self._accept_held(slot)
-        if slot.held is not None and unverified:
-            failed = set(unverified)
-            by_client = {r.client: r for r in slot.held.doubtful if r.digest in failed}
-            for request in by_client.values():  # one each: a NACK demotes its client
-                self._say_unverifiable(message.number, request)
+        self.held.hold(slot, message, batch, unverified, unknown)
         return None
 
     def knows_proposal(self, message: PrePrepare) -> bool:
@@ -230,19 +216,6 @@ class Ordering:
         if slot is None or message.view != self._core.view:
             return False
         return message.digest == (slot.held.message.digest if slot.held is not None else slot.digest)
-
-    def _say_unverifiable(self, number: int, request: ClientRequest) -> None:
-        """NACK, to all; and propose only signed requests of that client from now on (rule 1.17)."""
-        if request.client in self._core.group.clients:
-            self._core.send(ALL, Nack(number, request.client, request.digest))
-            self._requests.demote(request.client, self._delivery.executed)
-
-    def on_unverifiable(self, request: ClientRequest) -> None:
-        """A signature that was being looked at does not verify: the proposals that carry it stay held."""
-        for number in sorted(self._held):
-            slot = self._core.log.slots.get(number)
-            if slot is not None and slot.held is not None and request in slot.held.doubtful:
-                self._say_unverifiable(number, request)
 
     def _refuse_pre_prepare(self, sender: int, message: PrePrepare, batch: Batch) -> Refused | None:
         core = self._core
@@ -285,35 +258,14 @@ class Ordering:
             return Refused.ABOVE_WINDOW
         return None
 
-    def _accept_held(self, slot: Slot) -> None:
-        """Accept the PRE-PREPARE held in a slot once its time has come and its requests are authentic."""
+    def _accept_fresh(self, slot: Slot, batch: Batch) -> None:
+        """Vote for a fresh PRE-PREPARE that is held no longer."""
         core = self._core
-        held = slot.held
-        if held is None or slot.digest is not None or core.is_mute:
-            return
-        if held.batch.time > core.wall + core.tunables.clock_skew_max * 1000:
-            return  # rule 1.14: held until then, not refused
-        if held.doubtful and not self._vouched(slot, held):
-            return
-        slot.held = None
-        self._held.discard(slot.number)
-        position = self._accept(slot, held.batch)
-        self.fresh.append(len(held.batch.requests))
-        slot.prepares.add(core.primary, held.batch.digest)
-        core.send(ALL, Prepare(core.view, slot.number, held.batch.digest), position)
+        position = self._accept(slot, batch)
+        self.fresh.append(len(batch.requests))
+        slot.prepares.add(core.primary, batch.digest)
+        core.send(ALL, Prepare(core.view, slot.number, batch.digest), position)
         self._try_prepared(slot)
-
-    def _vouched(self, slot: Slot, held: Held) -> bool:
-        """2.4 b and c: every doubtful request was verified here before, or f backups prepared the batch, so that one
-        correct replica verified it."""
-        core = self._core
-        digest = held.message.digest
-        backups = sum(1 for sender, d in slot.prepares if d == digest and sender != core.primary)
-        if backups >= core.quorums.vouching_prepares:
-            return True
-        while held.doubtful and self._requests.knows(held.doubtful[-1]):
-            held.doubtful.pop()
-        return not held.doubtful
 
     def _accept(self, slot: Slot, batch: Batch) -> int:
         """Write the pre-prepared batch; the own vote counts only when that is durable (rule 1.5)."""
@@ -340,7 +292,7 @@ class Ordering:
         if not slot.prepares.add(sender, message.digest):
             core.accuse(sender, "equivocation", f"two PREPAREs in view {message.view} at {message.number}")
             return core.refuse(sender, Refused.EQUIVOCATION)
-        self._accept_held(slot)
+        self.held.try_accept(slot)
         self._try_prepared(slot)
         return None
 
@@ -406,15 +358,6 @@ class Ordering:
 
     # ---- time and the window
 
-    def retry_held(self) -> None:
-        """A held PRE-PREPARE may have come of age, or its requests may have been verified since."""
-        for number in sorted(self._held):
-            slot = self._core.log.slots.get(number)
-            if slot is None or slot.held is None:
-                self._held.discard(number)
-            else:
-                self._accept_held(slot)
-
     def on_keys_ended(self, peer: int) -> None:
         """At the end of a key refresh: votes of this peer in certificates still incomplete came under keys that may be
         known to others; drop them and ask again (rule 1.18). An accepted PRE-PREPARE stays: it is in the own log."""
@@ -430,4 +373,4 @@ class Ordering:
     def on_window_moved(self) -> None:
         """The low watermark moved: numbers at or below it are gone."""
         self.next_number = max(self.next_number, self._core.log.low + 1)
-        self._held = {n for n in self._held if n > self._core.log.low}
+        self.held.on_window_moved()

@@ -140,7 +140,7 @@ class Replica:
         if verdict:
             self.requests.note_verified(request)
         else:
-            self.ordering.on_unverifiable(request)
+            self.ordering.held.on_unverifiable(request)
 
     def on_message(self, sender: int, message: Message) -> Refused | None:
         """Any other message of a replica, authenticated as from `sender`, its seals verified."""
@@ -230,7 +230,7 @@ class Replica:
         self.views.step()
         self.ordering.on_window_moved()
         self.ordering.accept_chosen()
-        self.ordering.retry_held()
+        self.ordering.held.retry()
         self.retransmission.fetch_learned()
         self.delivery.hand_over()
         self.ordering.propose()

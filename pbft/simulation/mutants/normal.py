@@ -46,15 +46,16 @@ def _own_vote_twice() -> list[Patch]:
 
 
 def _own_vote_before_durable() -> list[Patch]:
-    original = Ordering.on_durable
+    original, propose = Ordering.on_durable, Ordering.propose
 
     def broken(self: Ordering, durable: int) -> None:
         original(self, 1 << 60)
 
-    def retry(self: Ordering) -> None:
+    def at_once(self: Ordering) -> None:
         original(self, 1 << 60)
+        propose(self)
 
-    return [(Ordering, "on_durable", broken), (Ordering, "retry_held", retry)]
+    return [(Ordering, "on_durable", broken), (Ordering, "propose", at_once)]
 
 
 def _said_before_durable() -> list[Patch]:

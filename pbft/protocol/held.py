@@ -1,0 +1,104 @@
+"""Fresh PRE-PREPAREs that cannot be accepted yet: their time lies ahead (rule 1.14), or requests in them are not known
+to be authentic here (2.4 b and c, rule 1.17). They wait in their slots; this file decides when the wait is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pbft.batch import Batch, ClientRequest
+from pbft.messages import Nack, PrePrepare
+from pbft.protocol.core import Core
+from pbft.protocol.delivery import Delivery
+from pbft.protocol.effects import ALL
+from pbft.protocol.log import Held, Slot
+from pbft.protocol.requests import Requests
+
+
+class HeldProposals:
+    """What the primary has proposed and this replica cannot vote for yet. `accept(slot, batch)`: the wait is over."""
+
+    def __init__(
+        self, core: Core, requests: Requests, delivery: Delivery, accept: Callable[[Slot, Batch], None]
+    ) -> None:
+        self._core = core
+        self._requests = requests
+        self._delivery = delivery
+        self._accept = accept
+        self._numbers: set[int] = set()
+        """Numbers of slots that hold one, and perhaps of some that do no more."""
+
+    def hold(
+        self, slot: Slot, message: PrePrepare, batch: Batch, unverified: tuple[bytes, ...], unknown: tuple[bytes, ...]
+    ) -> None:
+        """Hold a PRE-PREPARE that nothing else speaks against; it is accepted at once if nothing is doubtful.
+        `unverified`, `unknown`: as for `Ordering.on_pre_prepare`."""
+        wanted = {*unverified, *unknown}
+        doubtful = {r.digest: r for r in batch.requests if r.digest in wanted}
+        slot.held = Held(message, batch, list(doubtful.values()))
+        self._numbers.add(slot.number)
+        self.try_accept(slot)
+        if slot.held is not None and unverified:
+            failed = set(unverified)
+            by_client = {r.client: r for r in slot.held.doubtful if r.digest in failed}
+            for request in by_client.values():  # one each: a NACK demotes its client
+                self._say_unverifiable(slot.number, request)
+
+    def on_unverifiable(self, request: ClientRequest) -> None:
+        """A signature that was being looked at does not verify: the proposals that carry it stay held."""
+        for number in sorted(self._numbers):
+            slot = self._core.log.slots.get(number)
+            if slot is not None and slot.held is not None and request in slot.held.doubtful:
+                self._say_unverifiable(number, request)
+
+    def _say_unverifiable(self, number: int, request: ClientRequest) -> None:
+        """NACK, to all; and propose only signed requests of that client from now on (rule 1.17)."""
+        if request.client in self._core.group.clients:
+            self._core.send(ALL, Nack(number, request.client, request.digest))
+            self._requests.demote(request.client, self._delivery.executed)
+
+    def try_accept(self, slot: Slot) -> None:
+        """Accept what a slot holds, if anything, once its time has come and its requests are authentic."""
+        core = self._core
+        held = slot.held
+        if held is None or slot.digest is not None or core.is_mute:
+            return
+        if held.batch.time > core.wall + core.tunables.clock_skew_max * 1000:
+            return  # rule 1.14: held until then, not refused
+        if held.doubtful and not self._vouched(slot, held):
+            return
+        slot.held = None
+        self._numbers.discard(slot.number)
+        self._accept(slot, held.batch)
+
+    def _vouched(self, slot: Slot, held: Held) -> bool:
+        """2.4 b and c: every doubtful request was verified here before, or f backups prepared the batch, so that one
+        correct replica verified it."""
+        core = self._core
+        digest = held.message.digest
+        backups = sum(1 for sender, d in slot.prepares if d == digest and sender != core.primary)
+        if backups >= core.quorums.vouching_prepares:
+            return True
+        while held.doubtful and self._requests.knows(held.doubtful[-1]):
+            held.doubtful.pop()
+        return not held.doubtful
+
+    def retry(self) -> None:
+        """A held PRE-PREPARE may have come of age, or its requests may have been verified since."""
+        for number in sorted(self._numbers):
+            slot = self._core.log.slots.get(number)
+            if slot is None or slot.held is None:
+                self._numbers.discard(number)
+            else:
+                self.try_accept(slot)
+
+    def forget(self) -> None:
+        """The view has been left: nothing held is voted for any more."""
+        for number in self._numbers:
+            if (slot := self._core.log.slots.get(number)) is not None:
+                slot.held = None
+        self._numbers.clear()
+
+    def on_window_moved(self) -> None:
+        """Numbers at or below the low watermark are gone."""
+        self._numbers = {n for n in self._numbers if n > self._core.log.low}
