@@ -47,12 +47,20 @@ def reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) ->
 
 def _service(rows: Sequence[Row], quorums: Quorums) -> str:
     """Whether requests are served with what there is, and what more it can bear."""
-    working = [r for r in rows if _works(r, quorums)]
+    voting = [r for r in rows if _votes(r)]
+    missing = quorums.strong - len(voting)
+    if missing > 0:
+        return (
+            f"Only {len(voting)} of {quorums.n} replicas can vote and {quorums.strong} are needed: nothing is ordered "
+            f"until {missing} more {'is' if missing == 1 else 'are'} back."
+        )
+    working = [r for r in voting if r["connected_peers"] >= quorums.strong - 1]
     spare = len(working) - quorums.strong
     if spare < 0:
         return (
-            f"Only {len(working)} of {quorums.n} replicas can vote and {quorums.strong} are needed: nothing is ordered "
-            f"until {-spare} more {'is' if spare == -1 else 'are'} back."
+            f"{len(voting)} of {quorums.n} replicas can vote, but only {len(working)} of them "
+            f"{'is' if len(working) == 1 else 'are'} connected to {quorums.strong - 1} others: nothing is ordered "
+            "until links are back."
         )
     bears = f"{counted(spare, 'more failure')} would not stop it" if spare else "one more failure would stop it"
     views = Counter(r["view"] for r in working if not r["in_view_change"])
@@ -67,10 +75,9 @@ def _service(rows: Sequence[Row], quorums: Quorums) -> str:
     return f"It serves requests; {bears}."
 
 
-def _works(row: Row, quorums: Quorums) -> bool:
-    """Whether its votes count: it is there, votes, and reaches a quorum."""
-    is_voting = row["reachable"] and not row["halted"] and not row["behind"]
-    return is_voting and row["connected_peers"] >= quorums.strong - 1
+def _votes(row: Row) -> bool:
+    """Whether it is there and votes."""
+    return bool(row["reachable"] and not row["halted"] and not row["behind"])
 
 
 def _reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) -> list[str]:

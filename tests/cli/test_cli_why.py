@@ -97,7 +97,8 @@ NEW_VIEW = {"view": 1, "primary": 1, "promised": 1}
         ),
         (
             {f"r{i}": {"connected_peers": 1} for i in range(4)},
-            "Only 0 of 4 replicas can vote and 3 are needed: nothing is ordered until 3 more are back.",
+            "4 of 4 replicas can vote, but only 0 of them are connected to 2 others: nothing is ordered until links "
+            "are back.",
         ),
     ],
 )

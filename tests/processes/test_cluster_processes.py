@@ -176,7 +176,7 @@ def test_a_second_up_leaves_the_running_cluster_alone() -> None:
         assert done.stderr.startswith(place) and done.stderr.count("\n") == 1
         assert pbft("status", other.path).returncode == 3, "another cluster's replicas are none of this one"
         assert not (other.path.parent / "data").exists()
-        assert {path: path.read_bytes() for path in logs} == logs
+        assert all(path.read_bytes().startswith(said) for path, said in logs.items()), "no log was begun anew"
         assert {int(replica_of(pid)): pid for pid in replica_pids(config)} == pids
         assert pbft("call", config.path, "put", "a", "1").returncode == 0
 
