@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
@@ -120,3 +121,31 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for path in (bad, junk):
         assert main(["evidence", "show", str(path)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "code", "words"),
+    [
+        (GROUP, 0, "replica 2 signed two CHECKPOINTs"),
+        (dataclasses.replace(GROUP, epoch=1), 2, "is of another cluster"),
+        (dataclasses.replace(GROUP, replicas=GROUP.replicas[::-1]), 2, "names other keys"),
+        (dataclasses.replace(GROUP, tunables=Tunables(checkpoint_interval=4, log_window=12)), 2, "another log_window"),
+    ],
+)
+def test_evidence_is_compared_with_the_cluster_that_the_operator_trusts(
+    group: Group,
+    code: int,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who wrote the file chose the keys in it, and the window by which a NEW-VIEW is judged."""
+    path = tmp_path / "proof"
+    messages = (encode(checkpoint(2, b"a")), encode(checkpoint(2, b"b")))
+    path.write_bytes(encode_proof(proof_of(GROUP, 2, "two-checkpoints", messages)))
+    monkeypatch.setattr("pbft.cli.evidence.ClusterConfig.load", lambda _: SimpleNamespace(group=group))
+    assert main(["evidence", "show", str(path), "--cluster", "cluster.toml"]) == code
+    told = capsys.readouterr()
+    assert words in (told.err if code else told.out)
+    assert "was not compared" not in told.out

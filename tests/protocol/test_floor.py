@@ -71,6 +71,7 @@ def test_an_honest_primary_is_not_blamed() -> None:
     assert play.run(60, 1e9) == []
 
 
+@pytest.mark.scenario("A26")
 def test_a_primary_that_proposes_just_under_the_timeout_is_blamed() -> None:
     """The largest gap between PRE-PREPAREs while requests wait."""
     assert play_reasons(lambda p: p.run(10, 1.9)) == [GAP]
@@ -88,6 +89,7 @@ def test_less_than_half_of_what_an_earlier_primary_delivered_is_blamed() -> None
     assert play.run(10, 0.2) == [SHARE]
 
 
+@pytest.mark.scenario("A26")
 def test_a_primary_that_slows_down_gradually_is_blamed() -> None:
     """Its own best counts: it cannot train the backups."""
     play = Play()
