@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, metavar="N", help="how many seeds (default 100, or 1 with --seed)")
     parser.add_argument("--replicas", type=int, metavar="N", help="group size (default: drawn from the seed)")
     parser.add_argument("--app", choices=sorted(SERVICES), help="the service (default: drawn from the seed)")
-    parser.add_argument("--faults", metavar="LIST", help="comma-separated, of " + ", ".join(FAULTS) + "; or none")
+    kinds = f"comma-separated, of {', '.join(FAULTS)}; or none, or all (the default)"
+    parser.add_argument("--faults", metavar="LIST", help=kinds)
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="fix one value of the scenario"
     )
@@ -127,7 +128,8 @@ def _all(scenarios: list[Scenario], work: Callable[[Scenario], Outcome], jobs: i
 
 
 def _drawing(args: argparse.Namespace) -> Callable[[int], Scenario]:
-    faults = FAULTS if args.faults is None else tuple(f for f in args.faults.split(",") if f and f != "none")
+    named = "all" if args.faults is None else args.faults
+    faults = FAULTS if named == "all" else tuple(f for f in named.split(",") if f and f != "none")
     if unknown := [f for f in faults if f not in FAULTS]:
         raise ConfigError(f"--faults: {unknown[0]!r} is none of {', '.join(FAULTS)}")
     if args.replicas is not None and not 4 <= args.replicas <= 31:

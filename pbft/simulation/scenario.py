@@ -14,6 +14,9 @@ FAULTS = (
     *("weather", "crash", "stop", "partition", "pause", "skew", "alarm", "replica", "twin", "client"),
     "restart-client",
 )
+_LARGE = 0.06
+"""Share of the scenarios with ten replicas: each costs as much as several of the usual size."""
+
 _COUNTS = ("crashes", "power_cuts", "partitions", "pauses", "skew", "false_alarms", "client_restarts")
 
 
@@ -87,7 +90,8 @@ class Scenario:
                 straggling=random.choice((0.0, 0.01)),
             )
         interval = random.choice((2, 3, 4, 8))
-        n = n or random.choice((4, 4, 4, 5, 6, 7))
+        usual = random.choice((4, 4, 4, 5, 6, 7))
+        n = n or (10 if Random(f"size {seed}").random() < _LARGE else usual)
         misbehaves = maybe("replica", 0.5)
         first, other = _some_names(random), _some_names(random)
         second = random.choice(("", first, other)) if Quorums(n).f > 1 else ""

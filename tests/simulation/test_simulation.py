@@ -85,6 +85,8 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no oracle failed" in capsys.readouterr().out
     assert main(["simulate", "--seed", "3", "--trace", "--app", "kv", "--set", "operations=4"]) == 0
     assert "executes 1 " in capsys.readouterr().out
+    assert main(["simulate", "--runs", "1", "--faults", "all", "--jobs", "1"]) == 0
+    assert "1 runs from seed 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def adversary(name: str, seconds: float, callers: int = 32, liar: int = 3) -> Ro
             "outvoted": load.outvoted,
             "refused_from_it": refused,
             "memory_mib_first": [m >> 20 for m in samples[0]],
+            "memory_mib_middle": [m >> 20 for m in samples[len(samples) // 2]],
             "memory_mib_last": [m >> 20 for m in samples[-1]],
             "views": views(rows),
             "loop_lag_ms_max": [row["loop_lag_ms_max"] for row in rows],
