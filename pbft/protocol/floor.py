@@ -2,7 +2,8 @@
 
 Three rules, judged only while requests wait here and while this process itself is not late:
 
-- the gap: while requests wait, a PRE-PREPARE comes at least every `proposal_gap_max`;
+- the gap: while requests wait, a PRE-PREPARE comes at least every `proposal_gap_max`, or, where the view timeout is
+  longer because the network is slow or views have failed, within five sixths of that;
 - the share: it orders at least `primary_share` per cent of what was the best under a comparable backlog, its own
   earlier work included, so that one that slows down gradually does not train us;
 - fairness: a request that waits is not passed over by more than `fairness_batches` batches.
@@ -31,6 +32,10 @@ _LATE = 0.1
 
 _FAIR_SECONDS = 0.25
 """Share of the view timeout below which a request has not waited long, however many batches passed it over."""
+
+
+_GAP = 5 / 6
+"""Share of the view timeout that a gap may last: as far as the timeout goes, so does what a slow network may take."""
 
 
 class Floor:
@@ -78,7 +83,7 @@ class Floor:
         if waiting is None or late:
             self._disturbed = True
             self._last_proposal = now  # the gap is measured while requests wait, and while this process runs
-        elif now - self._last_proposal > core.tunables.proposal_gap_max / 1000:
+        elif now - self._last_proposal > max(core.tunables.proposal_gap_max / 1000, self._suspicion.timeout * _GAP):
             self._blame("no PRE-PREPARE while requests wait")
         self._judge_fairness(waiting)
         self._backlogs.add(self._requests.unproposed.bit_length())

@@ -217,6 +217,8 @@ class Inbound:
                 if not self._defer(request, None):
                     return core.refuse(sender, Refused.TOO_OFTEN)  # STATUS brings it again
                 unknown.append(request.digest)
-            elif not verdict:
+            elif verdict:
+                self._replica.requests.note_verified(request)
+            else:
                 unverified.append(request.digest)
         return self._replica.on_pre_prepare(sender, message, batch, tuple(unverified), tuple(unknown))

@@ -21,11 +21,13 @@ _FORWARD_BYTES = 1 << 20
 
 
 class Queue:
-    """Pending requests by client and digest; taken round-robin, one request per client and turn."""
+    """Pending requests by client and digest; taken round-robin, one request per client and turn. When it is full, who
+    holds most of it makes room: requests that no other replica can verify are never ordered and would stay."""
 
     def __init__(self, per_client: int, total: int, total_bytes: int) -> None:
         self._per_client, self._total, self._total_bytes = per_client, total, total_bytes
         self._by_client: dict[int, dict[bytes, ClientRequest]] = {}
+        self._bytes_of: dict[int, int] = {}
         self._turns: deque[int] = deque()
         self.count = 0
         self.bytes = 0
@@ -35,26 +37,55 @@ class Queue:
         """The queued request with this digest."""
         return self._by_client.get(request.client, {}).get(request.digest)
 
-    def add(self, request: ClientRequest) -> bool:
-        """Queue a request; a signed copy replaces an unsigned one. False if a bound is reached."""
+    def add(self, request: ClientRequest) -> list[ClientRequest] | None:
+        """Queue a request; a signed copy replaces an unsigned one. Returns those that made room for it; None if a bound
+        is reached and nobody holds more than its client."""
+        mine = self._by_client.get(request.client, {})
+        old = mine.get(request.digest)
+        evicted: list[ClientRequest] = []
+        if old is None:
+            if len(mine) >= self._per_client:
+                return None
+            while self.count >= self._total or self.bytes + request.size > self._total_bytes:
+                victim = self._makes_room(request)
+                if victim is None:
+                    break
+                self.remove(victim.client, victim.digest)
+                evicted.append(victim)
+            else:
+                self._put(request)
+                return evicted
+            for victim in evicted:  # it was not enough
+                self._put(victim)
+            return None
+        self.remove(old.client, old.digest)
+        self._put(request)
+        return evicted
+
+    def _put(self, request: ClientRequest) -> None:
         mine = self._by_client.get(request.client)
         if mine is None:
             mine = self._by_client[request.client] = {}
             self._turns.append(request.client)
-        old = mine.get(request.digest)
-        if old is None:
-            full = len(mine) >= self._per_client or self.count >= self._total
-            if full or self.bytes + request.size > self._total_bytes:
-                if not mine:
-                    self._forget_client(request.client)
-                return False
-            self.count += 1
-            self.operations += len(request.operations) or 1
-        else:
-            self.bytes -= old.size
         mine[request.digest] = request
+        self.count += 1
+        self.operations += len(request.operations) or 1
         self.bytes += request.size
-        return True
+        self._bytes_of[request.client] = self._bytes_of.get(request.client, 0) + request.size
+
+    def _makes_room(self, request: ClientRequest) -> ClientRequest | None:
+        """The newest request of the client that holds most of what is short, if that is more than this one's client
+        would hold then; an unsigned one also if it is as much, for a signed one."""
+        held, size = self._bytes_of, request.size
+        if self.count >= self._total:
+            held, size = {client: len(mine) for client, mine in self._by_client.items()}, 1
+        client = max(held, key=held.__getitem__, default=request.client)
+        victim = next(reversed(self._by_client.get(client, {}).values()), None)
+        if victim is None or client == request.client:
+            return None
+        would_hold = held.get(request.client, 0) + size
+        gains = request.is_signed and not victim.is_signed
+        return victim if held[client] > would_hold or (gains and held[client] >= would_hold) else None
 
     def remove(self, client: int, digest: bytes) -> ClientRequest | None:
         """Take one request out, wherever it stands."""
@@ -64,6 +95,7 @@ class Queue:
             return None
         self.count -= 1
         self.bytes -= found.size
+        self._bytes_of[client] -= found.size
         self.operations -= len(found.operations) or 1
         if not mine:
             self._forget_client(client)
@@ -82,6 +114,7 @@ class Queue:
                 idle += 1
                 continue
             if request.size > max_bytes:
+                self._turns.rotate(1)  # it keeps its turn: else others fill every batch up to where it does not fit
                 break
             idle = 0
             max_bytes -= request.size
@@ -102,7 +135,7 @@ class Queue:
         return [r for mine in self._by_client.values() for r in mine.values()]
 
     def _forget_client(self, client: int) -> None:
-        del self._by_client[client]
+        del self._by_client[client], self._bytes_of[client]
         self._turns.remove(client)
 
 
@@ -121,8 +154,8 @@ class Requests:
         self._awaited: dict[bytes, int] = {}
         """Digest -> number it was pre-prepared at, or 0; oldest wait first. What a view timer runs for (rule 1.11).
         Invariant: queued and signed, or in flight."""
-        self._verified: dict[bytes, None] = {}
-        """Digests of requests whose signatures verify; the newest ones."""
+        self._verified: dict[bytes, bytes] = {}
+        """Digest -> authenticator with which the request verified here, the signature if both did; the newest ones."""
         self._in_full: set[bytes] = set()
         self._forwards: dict[bytes, set[int]] = {}
         self._nacks: dict[tuple[int, int, bytes], set[int]] = {}
@@ -165,15 +198,26 @@ class Requests:
         known = self.queue.get(request)
         if known is not None and (known.is_signed or not request.is_signed):
             return None
-        if not self.queue.add(request):
+        if not self._queued(request):
             self._in_full.discard(request.digest)
             self._answer_refusal(request, "busy")
             return core.refuse(sender, Refused.TOO_OFTEN)
+        if authentic:
+            self.note_verified(request)
         if request.is_signed and authentic and verdict is Verdict.FRESH:
             self._awaited.setdefault(request.digest, 0)
         if not from_replica and not core.is_primary and not request.is_signed:
             core.send(core.primary, request.message())  # a signed one went to all; `forward_again` sees to the rest
         return None
+
+    def _queued(self, request: ClientRequest) -> bool:
+        """Whether there was, or was made, room. Whoever makes room hears `busy` and comes again."""
+        evicted = self.queue.add(request)
+        for victim in evicted or ():
+            self._awaited.pop(victim.digest, None)
+            self._in_full.discard(victim.digest)
+            self._answer_refusal(victim, "busy")
+        return evicted is not None
 
     def _is_sent_again(self, request: ClientRequest) -> bool:
         """Whether its client has waited in vain once, and wants the full result from everybody."""
@@ -279,17 +323,23 @@ class Requests:
             verdict = self._mirror.judge(request, executed)
             if verdict is Verdict.ANSWERED:
                 self._drop_answered(request)
-            elif verdict is Verdict.FRESH and request.is_signed:
+            elif verdict is Verdict.FRESH and request.is_signed and self._verified.get(request.digest):
                 self._awaited.setdefault(request.digest, 0)
 
     def wait_again(self, requests: tuple[ClientRequest, ...]) -> None:
-        """A batch that was pre-prepared in an old view is not among those that the new one begins with."""
+        """A batch that was pre-prepared in an old view is not among those that the new one begins with. The copy that
+        verified here waits again, not the one in the batch: a faulty primary may have spoiled the authenticator of that
+        one, so that nobody could ever order it. What never verified here its client sends again."""
         for request in requests:
             self.in_flight.pop(request.digest, None)
-            if self.queue.add(request) and request.is_signed:
-                self._awaited[request.digest] = 0
-            else:  # an unsigned one may be such that no other primary can get it accepted: it starts no timer
-                self._awaited.pop(request.digest, None)
+            self._awaited.pop(request.digest, None)
+            authenticator = self._verified.get(request.digest)
+            if authenticator is None:
+                continue
+            verified = ClientRequest(request.body, authenticator)
+            # An unsigned one may be such that no other primary can get it accepted: it starts no timer.
+            if self._queued(verified) and verified.is_signed:
+                self._awaited[verified.digest] = 0
 
     # ---- from ordering and execution
 
@@ -312,8 +362,11 @@ class Requests:
         return request.digest in self._verified or self.queue.get(request) is not None
 
     def note_verified(self, request: ClientRequest) -> None:
-        """Its signature verifies."""
-        self._verified[request.digest] = None
+        """Its signature, or this replica's entry of its authenticator, verifies."""
+        known = self._verified.get(request.digest)
+        if known is not None and not request.is_signed:
+            return
+        self._verified[request.digest] = request.authenticator
         while len(self._verified) > _VERIFIED:
             del self._verified[next(iter(self._verified))]
 

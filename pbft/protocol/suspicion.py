@@ -73,6 +73,8 @@ class Suspicion:
         """Batches since the view was entered or `failed_views` fell."""
         self._good = 0
         """Batches since a request waited long."""
+        self._moved = True
+        """The wait for some oldest request has ended, or begun, since a batch was counted."""
         self._works = False
         """The present view has executed so much that it did not fail, whatever ends it."""
 
@@ -108,7 +110,7 @@ class Suspicion:
             return
         if self._awaited is not None and core.now - self._awaited_since > self.timeout * _LONG:
             self._good = 0
-        self._awaited, self._awaited_since = awaited, core.now
+        self._awaited, self._awaited_since, self._moved = awaited, core.now, True
         self._stop()
         if awaited is not None:
             self._start()
@@ -121,7 +123,12 @@ class Suspicion:
 
     def on_executed(self) -> None:
         """A batch has executed. After K, or after a few within which nothing waited long, the view works, and failures
-        of the past weigh less. How long requests wait can only make the timeout stay, so that no primary trains us."""
+        of the past weigh less. How long requests wait can only make the timeout stay, so that no primary trains us.
+        Batches that pass over the request which has waited longest say nothing for the view: else a faulty primary
+        takes back, by a few quick ones in each of its views, the doubling by which others' views last long enough."""
+        if not self._core.is_active or (self._awaited is not None and not self._moved):
+            return
+        self._moved = False
         self._executed += 1
         self._good += 1
         if self._executed >= self._core.tunables.checkpoint_interval or self._good >= _GOOD_BATCHES:

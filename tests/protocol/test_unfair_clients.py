@@ -1,0 +1,114 @@
+"""Faulty clients, and a faulty primary that helps them, against the requests of others. Rules 1.11, 1.17; 4 #5."""
+
+from __future__ import annotations
+
+import pytest
+from cluster import ALICE, BOB, Cluster
+from signed_views import executed_once, group, proposal
+
+from pbft.batch import ClientRequest, operations_body
+from pbft.messages import Request, Suspect, encode
+from pbft.protocol.requests import Queue
+
+
+def test_a_request_whose_authenticator_the_primary_spoiled_waits_again_as_it_was() -> None:
+    """The primary proposes a copy with a signature that nobody can verify of a request that one backup knows, and that
+    backup alone accepts: after the view change it is not that copy which waits there, for ever, whoever leads."""
+    c = group(checkpoint_interval=128, log_window=256)
+    liar, victim = c.members[0], c.members[3]
+    liar.crash()
+    request = c.request(authenticator=b"\x00\x03")  # its MAC is good at the victim alone
+    victim.give(ALICE, request)
+    victim.give(0, proposal(c, 2, Request(request.body, b"\x01spoiled")))
+    c.wire.clear()
+    for step in range(400):
+        for m in c.up if step % 5 == 0 else ():
+            c.wire.append((0, m.me, encode(Suspect(m.promised))))
+        c.tick_all(0.05)
+    assert {m.view for m in c.up} == {1}
+    assert victim.replica.suspicion.waited is None
+    mine = c.ask()
+    assert executed_once(c, mine)
+
+
+def test_a_signed_request_that_was_spoiled_waits_as_its_client_signed_it() -> None:
+    """The robust profile: once its client has sent it to all, as it does when no answer comes, it executes in the next
+    view, once."""
+    c = group(signed_requests=1)
+    c.members[0].crash()
+    request = c.request(authenticator=b"\x01")
+    c.members[3].give(ALICE, request)
+    c.members[3].give(0, proposal(c, 2, Request(request.body, b"\x01spoiled")))
+    c.wire.clear()
+    c.wait(2)
+    for m in c.up:
+        m.give(ALICE, request)
+    c.wait(6)
+    assert executed_once(c, request) and {m.view for m in c.up} == {1}
+
+
+def test_requests_that_nobody_else_can_verify_do_not_shut_out_others() -> None:
+    """One client fills the queue of every replica with requests whose MACs are good at that replica alone, and says
+    nothing more. Such ones are never ordered; who holds most makes room for others."""
+    c = Cluster(4, checkpoint_interval=128, log_window=256, pending_per_client=16, pending_total=16)
+    c.open()
+    c.open(BOB)
+    for m in c.members:
+        for i in range(16):
+            m.give(ALICE, c.request(ALICE, b"%d-%d" % (m.me, i), bytes([0, m.me]), id=i + 2, floor=0))
+    c.settle()
+    request = c.request(BOB, authenticator=b"\x01")
+    for _ in range(30):
+        for m in c.members:
+            m.give(BOB, request)
+        c.wait(0.5)
+    assert executed_once(c, request)
+
+
+def queued(client: int, number: int, size: int = 0, signed: bool = False) -> ClientRequest:
+    """A request with so many bytes of operation."""
+    body = operations_body(client, 1 << 16, number + 1, 0, 255, [b"x" * size])
+    return ClientRequest(body, b"\x01" + bytes(64) if signed else b"\x00mac")
+
+
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_who_holds_most_of_a_full_queue_makes_room(by_bytes: bool) -> None:
+    """By count or by bytes; the newest goes first. Nobody makes room for who would hold as much, unless what goes is
+    unsigned and what comes is signed."""
+    size = 1000 if by_bytes else 0
+    room = 8 * queued(ALICE, 1, size).size + 7
+    queue = Queue(100, 100, room) if by_bytes else Queue(100, 8, 1 << 20)
+    for number in range(8):
+        assert queue.add(queued(ALICE, number, size)) == []
+    assert queue.add(queued(ALICE, 8, size)) is None
+    for number in range(4):
+        assert [r.id for r in queue.add(queued(BOB, number, size)) or ()] == [8 - number]
+    assert queue.add(queued(BOB, 4, size)) is None
+    if not by_bytes:
+        assert [r.id for r in queue.add(queued(BOB + 1, 1, signed=True)) or ()] == [4]
+    assert queue.count == 8 and queue.bytes <= (room if by_bytes else 1 << 20)
+
+
+def test_what_makes_no_room_in_vain_stays() -> None:
+    """One that would need more than others hold evicts nobody."""
+    queue = Queue(100, 100, 5000)
+    for number in range(4):
+        assert queue.add(queued(ALICE, number, 1000)) == []
+    before = queue.requests()
+    assert queue.add(queued(BOB, 1, 4600)) is None
+    assert {r.digest for r in queue.requests()} == {r.digest for r in before}
+    assert queue.count == 4 and queue.bytes == sum(r.size for r in before)
+
+
+def test_who_does_not_fit_into_a_batch_is_first_in_the_next() -> None:
+    """Else clients with large requests fill every batch up to where another one's does not fit."""
+    queue = Queue(128, 4096, 64 << 20)
+    honest = queued(ALICE, 1, 250_000)
+    number = 0
+    for _ in range(3):
+        for client in (BOB, BOB + 1, BOB + 2):
+            number += 1
+            assert queue.add(queued(client, number, 256_000)) == []
+    assert queue.add(honest) == []
+    assert honest not in queue.take(1_000_000, lambda r: True)
+    assert honest in queue.take(1_000_000, lambda r: True)
