@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pbft.batch import AuthKind, ClientRequest, signature_body
 from pbft.config import Group
-from pbft.crypto import AuthenticatorKey, KeyRing, PublicKey, SigningIdentity, check_authenticator, verify_seal
+from pbft.crypto import (
+    AUTHENTICATOR_ENTRY_SIZE,
+    SIGNATURE_SIZE,
+    AuthenticatorKey,
+    KeyRing,
+    PublicKey,
+    SigningIdentity,
+    check_authenticator,
+    verify_seal,
+)
 from pbft.messages import Sealed
 from pbft.protocol.core import Sign
 
@@ -60,7 +69,7 @@ class KeyAuthentication:
         if not authenticator:
             return False
         if authenticator[0] == AuthKind.MACS:
-            if self._robust:
+            if self._robust or len(authenticator) != 1 + len(self._replicas) * AUTHENTICATOR_ENTRY_SIZE:
                 return False
             client, now, ring = request.client, self.now, self._ring
             return check_authenticator(
@@ -68,6 +77,8 @@ class KeyAuthentication:
             )
         if authenticator[0] != AuthKind.SIGNATURE or request.client not in self._clients:
             return False
+        if len(authenticator) != 1 + SIGNATURE_SIZE:
+            return False  # and not remembered: what is remembered is bounded by count, so each must be small
         known = self._verdicts.get(request.digest + authenticator)
         if known is None and not self.defers:
             known = self.signature_verifies(request)

@@ -147,3 +147,19 @@ def test_keys_of_ended_links_are_good_for_a_while_and_then_for_nothing() -> None
     here.now = 10.0 + 601
     here.expire()
     assert not here.request_is_authentic(request)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 65, 1 << 14, (1 << 16) - 2])
+def test_a_signature_of_another_size_is_refused_and_not_remembered(size: int) -> None:
+    """What is remembered is bounded by count: junk of any length would be half a gigabyte."""
+    one = replicas()[0]
+    assert one.request_is_authentic(ClientRequest(body(ALICE), b"\x01" + bytes(size))) is False
+    assert not one._verdicts
+    assert one.request_is_authentic(ClientRequest(body(ALICE), b"\x01" + bytes(64))) is False
+    assert len(one._verdicts) == 1
+
+
+def test_a_longer_authenticator_is_refused() -> None:
+    """One entry for each replica and no more, however good the entries are."""
+    good = with_macs(list(KEYS))
+    assert believers(ClientRequest(good.body, good.authenticator + good.authenticator[1:])) == set()

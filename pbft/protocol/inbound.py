@@ -110,7 +110,9 @@ class Inbound:
         return self._replica.core.refuse(sender, Refused.OTHER_VIEW)
 
     def take_up_early(self) -> None:
-        """A view has begun: receive what came too early for it."""
+        """A view has begun: receive what came too early for it, and look at requests that it left over."""
+        for request in self._replica.requests.take_doubtful():
+            self._request(self._replica.core.me, request.message())
         view = self._replica.core.view
         if view == self._view:
             return
@@ -168,6 +170,8 @@ class Inbound:
         authentic = request.client in self._clients and self._authentication.request_is_authentic(request)
         if authentic is None:
             return self._wait_for_verdict(sender, message, request)
+        if not authentic and sender == self._replica.core.me:
+            return None  # left over from a view: what its primary proposed vouches for nothing
         if authentic and sender == request.client:
             self.last_request = (request.client, request.session)
         return self._replica.on_request(sender, request, authentic)
@@ -207,8 +211,10 @@ class Inbound:
         if self._replica.ordering.knows_proposal(message):
             return None  # a duplicate, accepted or held
         batch = decode_batch(message.batch)
+        if self._replica.ordering.is_second(message):
+            return self._replica.on_pre_prepare(sender, message, batch, (), ())
         knows = self._replica.requests.knows
-        unverified, unknown = [], []
+        verified, unverified, unknown = [], [], []
         for request in batch.requests:
             if knows(request):
                 continue
@@ -218,7 +224,10 @@ class Inbound:
                     return core.refuse(sender, Refused.TOO_OFTEN)  # STATUS brings it again
                 unknown.append(request.digest)
             elif verdict:
-                self._replica.requests.note_verified(request)
+                verified.append(request)
             else:
                 unverified.append(request.digest)
-        return self._replica.on_pre_prepare(sender, message, batch, tuple(unverified), tuple(unknown))
+        refused = self._replica.on_pre_prepare(sender, message, batch, tuple(unverified), tuple(unknown))
+        for request in verified if refused is None else ():
+            self._replica.requests.note_verified(request)
+        return refused

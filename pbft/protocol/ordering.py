@@ -161,7 +161,7 @@ class Ordering:
         """Send PRE-PREPAREs for what waits: one at once, more beside it only when they are worth it. [CL99 §5.1.2]"""
         core, queue = self._core, self._requests.queue
         while queue.count and core.is_primary and core.is_active and not core.is_mute and not self._open_chosen:
-            number = max(self.next_number, core.log.low + 1, self._delivery.handed + 1)
+            number = max(self.next_number, core.log.low + 1, self._delivery.committed_through + 1)
             flying = number - 1 - self._delivery.handed
             if flying >= core.tunables.pipeline_depth or number > core.log.high:
                 return
@@ -217,6 +217,12 @@ class Ordering:
             return False
         return message.digest == (slot.held.message.digest if slot.held is not None else slot.digest)
 
+    def is_second(self, message: PrePrepare) -> bool:
+        """Whether this view has another proposal at its number already: then nothing in it is worth a look."""
+        slot = self._core.log.slots.get(message.number)
+        known = None if slot is None else slot.digest or (slot.held and slot.held.message.digest)
+        return known is not None and known != message.digest
+
     def _refuse_pre_prepare(self, sender: int, message: PrePrepare, batch: Batch) -> Refused | None:
         core = self._core
         if core.is_mute:
@@ -237,9 +243,7 @@ class Ordering:
             return Refused.TOO_LARGE
         if len({r.digest for r in batch.requests}) < len(batch.requests):
             return Refused.MALFORMED  # no correct primary orders one request twice in a batch
-        slot = core.log.slots.get(message.number)
-        known = None if slot is None else slot.digest or (slot.held and slot.held.message.digest)
-        if known is not None and known != message.digest:
+        if self.is_second(message):
             core.accuse(sender, "equivocation", f"two PRE-PREPAREs in view {message.view} at {message.number}")
             return Refused.EQUIVOCATION
         return None

@@ -15,6 +15,7 @@ from pbft.protocol.core import Core, Refused
 from pbft.protocol.sessions import SessionMirror, Verdict
 
 _VERIFIED = 8192
+_DOUBTFUL = 4096
 _FORWARD_AT_ONCE = 64
 _FORWARD_BYTES = 1 << 20
 """What a backup passes on to the primary in one STATUS interval."""
@@ -37,15 +38,18 @@ class Queue:
         """The queued request with this digest."""
         return self._by_client.get(request.client, {}).get(request.digest)
 
-    def add(self, request: ClientRequest) -> list[ClientRequest] | None:
+    def add(self, request: ClientRequest, insistent: bool = False) -> list[ClientRequest] | None:
         """Queue a request; a signed copy replaces an unsigned one. Returns those that made room for it; None if a bound
-        is reached and nobody holds more than its client."""
+        is reached and nobody holds more than its client. An `insistent` one takes the place of its client's newest."""
         mine = self._by_client.get(request.client, {})
         old = mine.get(request.digest)
         evicted: list[ClientRequest] = []
         if old is None:
             if len(mine) >= self._per_client:
-                return None
+                if not insistent:
+                    return None
+                evicted.append(next(reversed(mine.values())))
+                self.remove(request.client, evicted[0].digest)
             while self.count >= self._total or self.bytes + request.size > self._total_bytes:
                 victim = self._makes_room(request)
                 if victim is None:
@@ -156,6 +160,7 @@ class Requests:
         Invariant: queued and signed, or in flight."""
         self._verified: dict[bytes, bytes] = {}
         """Digest -> authenticator with which the request verified here, the signature if both did; the newest ones."""
+        self._doubtful: list[ClientRequest] = []
         self._in_full: set[bytes] = set()
         self._forwards: dict[bytes, set[int]] = {}
         self._nacks: dict[tuple[int, int, bytes], set[int]] = {}
@@ -198,7 +203,9 @@ class Requests:
         known = self.queue.get(request)
         if known is not None and (known.is_signed or not request.is_signed):
             return None
-        if not self._queued(request):
+        # What a backup passes on waits there with a timer: its client, which may have filled its own room here and
+        # nowhere else, must not evict a primary by that.
+        if not self._queued(request, from_replica and request.is_signed and authentic):
             self._in_full.discard(request.digest)
             self._answer_refusal(request, "busy")
             return core.refuse(sender, Refused.TOO_OFTEN)
@@ -210,9 +217,9 @@ class Requests:
             core.send(core.primary, request.message())  # a signed one went to all; `forward_again` sees to the rest
         return None
 
-    def _queued(self, request: ClientRequest) -> bool:
+    def _queued(self, request: ClientRequest, insistent: bool = False) -> bool:
         """Whether there was, or was made, room. Whoever makes room hears `busy` and comes again."""
-        evicted = self.queue.add(request)
+        evicted = self.queue.add(request, insistent)
         for victim in evicted or ():
             self._awaited.pop(victim.digest, None)
             self._in_full.discard(victim.digest)
@@ -329,17 +336,26 @@ class Requests:
     def wait_again(self, requests: tuple[ClientRequest, ...]) -> None:
         """A batch that was pre-prepared in an old view is not among those that the new one begins with. The copy that
         verified here waits again, not the one in the batch: a faulty primary may have spoiled the authenticator of that
-        one, so that nobody could ever order it. What never verified here its client sends again."""
+        one, so that nobody could ever order it. What never verified here is looked at first."""
         for request in requests:
             self.in_flight.pop(request.digest, None)
             self._awaited.pop(request.digest, None)
             authenticator = self._verified.get(request.digest)
             if authenticator is None:
+                if len(self._doubtful) < _DOUBTFUL:
+                    self._doubtful.append(request)
                 continue
-            verified = ClientRequest(request.body, authenticator)
+            same = request.authenticator == authenticator
+            verified = request if same else ClientRequest(request.body, authenticator)
             # An unsigned one may be such that no other primary can get it accepted: it starts no timer.
             if self._queued(verified) and verified.is_signed:
                 self._awaited[verified.digest] = 0
+
+    def take_doubtful(self) -> list[ClientRequest]:
+        """Requests that would wait again if their authenticators verified, which nobody has looked at here: after a
+        restart, or because f backups vouched for their batch. Each is told once, to who can tell."""
+        taken, self._doubtful = self._doubtful, []
+        return taken
 
     # ---- from ordering and execution
 
@@ -378,6 +394,7 @@ class Requests:
         """A request has executed. True if its client retransmitted it and so wants the full result from everybody."""
         self.in_flight.pop(digest, None)
         self._awaited.pop(digest, None)
+        self._verified.pop(digest, None)
         waiting = self.queue.remove(client, digest)
         in_full = digest in self._in_full
         self._in_full.discard(digest)

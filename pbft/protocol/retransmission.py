@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pbft.batch import decode_batch
 from pbft.codec import CodecError
-from pbft.messages import Body, Commit, Committed, Fetch, Prepare, PrePrepare, Stable, Status, encode
+from pbft.messages import Body, Commit, Committed, Fetch, Prepare, PrePrepare, Stable, Status, ViewChange, encode
 from pbft.protocol.checkpoints import Checkpoints
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.delivery import Delivery
@@ -26,6 +26,10 @@ _VOTE_COST = 2048
 """A small message costs its handling, not its bytes."""
 _STATUS_PER_INTERVAL = 16
 _FETCH_REPLY_BYTES = 1 << 20
+_STATUS_BITS = 1 << 16
+"""Numbers above the executed one that a STATUS tells of: one that slept long says so in pieces."""
+_RELAY_PAUSE = 8
+"""STATUS intervals between two copies of a VIEW-CHANGE that a peer cannot tell us it has."""
 
 
 class Retransmission:
@@ -52,6 +56,8 @@ class Retransmission:
         self._answered: dict[int, int] = {}
         self._shown_view: set[int] = set()
         """Peers that were sent NEW-VIEW and VIEW-CHANGEs in this interval: they are large, so once each (4 #27)."""
+        self._relayed: dict[tuple[int, int], tuple[int, float]] = {}
+        """(peer, origin) -> (view, when) of the last VIEW-CHANGE of `origin` that went to `peer` from here."""
         self._asked: dict[int, tuple[float, int]] = {}
         """Number -> (when its body was asked for, how many times)."""
         self._offered_to = 0
@@ -87,7 +93,8 @@ class Retransmission:
         core.send(ALL, self.status())
 
     def on_peer_up(self, peer: int) -> None:
-        """A link to a replica is up: tell it what is missing here."""
+        """A link to a replica is up: tell it what is missing here. What went over an earlier one may be lost."""
+        self._relayed = {key: last for key, last in self._relayed.items() if key[0] != peer}
         self._core.send(peer, self.status())
 
     def status(self) -> Status:
@@ -95,7 +102,7 @@ class Retransmission:
         core, base = self._core, self._delivery.executed + 1
         accepted = prepared = 0
         for number, slot in core.log.slots.items():
-            if number >= base:
+            if base <= number < base + _STATUS_BITS:
                 accepted |= (slot.digest is not None) << (number - base)
                 prepared |= bool(slot.prepared_at) << (number - base)
         held = sum(1 << s for s, m in self._views.collected.items() if m.view == core.log.promised)
@@ -209,10 +216,17 @@ class Retransmission:
             core.send(sender, core.log.new_view, None if core.is_primary else 0)
         held = int.from_bytes(status.view_changes, "little")
         for origin, message in self._views.collected.items():
-            known = message.view == status.promised and held >> origin & 1
+            known = held >> origin & 1 if message.view == status.promised else self._relayed_lately(sender, message)
             if origin != sender and not known and message.view >= status.promised and message.view > status.view:
+                self._relayed[sender, origin] = (message.view, core.now)
                 self._count(sender, len(encode(message)))
                 core.send(sender, message, None if origin == core.me else 0)
+
+    def _relayed_lately(self, peer: int, message: ViewChange) -> bool:
+        """For one of a view above the one that the peer has left for, of which its STATUS says nothing: liars may send
+        huge ones for views far away, and these must not go round at every STATUS of everybody (4 #27)."""
+        view, when = self._relayed.get((peer, message.sender), (0, 0.0))
+        return view == message.view and self._core.now - when < _RELAY_PAUSE * self.interval
 
     def _offer_committed(self, sender: int, executed: int) -> None:
         core, tail = self._core, self._core.log.tail

@@ -143,7 +143,8 @@ class Suspicion:
         self._stop()
         self._awaited = None
         self._new_view_awaited = False
-        self.failed_views += not self._works
+        if self.timeout < self._core.tunables.view_timeout_max / 1000:  # more would only take longer to decay
+            self.failed_views += not self._works
         self._works = False
         self._executed = self._good = 0
 

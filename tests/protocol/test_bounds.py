@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from cluster import ALICE
-from signed_views import group, proposal, view_change
+from cluster import ALICE, sealed
+from signed_views import executed_once, group, proposal, view_change
 
 from pbft.config import Group
-from pbft.messages import Prepare, Refusal, Status, ViewChange, decode
+from pbft.messages import Checkpoint, NewView, Prepare, Refusal, Stable, Status, Suspect, ViewChange, decode
 from pbft.protocol import retransmission
 from pbft.protocol.core import Refused
 
@@ -96,3 +96,80 @@ def test_a_proposal_that_is_sent_again_and_again_is_looked_at_once() -> None:
         backup.give(0, message)
     assert len(c.wire) == votes
     assert sum(isinstance(m, Prepare) for m in (decode(body) for _, _, body in c.wire)) == 3
+
+
+def test_a_primary_proposes_nothing_where_something_is_committed_already() -> None:
+    """An old primary that slept, and whose executor has not caught up yet, knows by COMMITTED what the numbers after
+    hold: a request that it proposed there would never execute, and would be awaited for ever."""
+    c = group(checkpoint_interval=128, log_window=256)
+    old = c.members[0]
+    old.down = True
+    c.wire.clear()
+    c.suspect_all(1, 2, 3)
+    c.order(60)
+    old.down, old.hold_execution = False, True
+    c.dropped = lambda s, t, m: t == 0 and isinstance(m, (NewView, ViewChange, Suspect))
+    c.tick_all(0.25)
+    c.tick_all(0.25)
+    assert old.view == 0 and old.replica.delivery.committed_through > old.replica.delivery.handed
+    request = c.request(authenticator=b"\x01")
+    old.give(ALICE, request)
+    c.settle()
+    c.dropped = lambda s, t, m: False
+    c.wait(1)
+    while old.held:
+        old.host.executed(old.executor.execute(*old.held.pop(0)))
+        old.flush()
+    old.hold_execution = False
+    c.wait(5)
+    assert executed_once(c, request) and old.replica.suspicion.waited is None
+
+
+def test_a_status_of_one_that_slept_for_very_long_is_still_a_message() -> None:
+    """What it has accepted far above what it has executed is told in pieces; peers understand all that it says."""
+    c = group(checkpoint_interval=128, log_window=256)
+    sleeper, number = c.members[3], 1024 * 129
+    for peer in (0, 1, 2):
+        sleeper.give(peer, Status(0, 0, number, number, 1, b"", b"", b""))
+    made = [Checkpoint(i, 0, number, b"s" * 32, 1, 1, b"") for i in range(3)]
+    stable = tuple(m._replace(seal=sealed(m.sender, m.signed_body(c.group.cluster, 0))) for m in made)
+    sleeper.give(0, Stable(stable))
+    sleeper.give(0, proposal(c, number + 1, c.request(authenticator=b"\x01")))
+    c.wire.clear()
+    sleeper.tick(0.3)
+    said = [body for sender, to, body in c.wire if to == 0]
+    assert any(isinstance(decode(body), Status) for body in said)
+
+
+def test_huge_view_changes_for_views_far_away_do_not_go_round_all_the_time() -> None:
+    """In limbo everybody relays what others lack. A STATUS does not say who has the VIEW-CHANGE of a view that its
+    sender has not left for; so a copy goes to each once in a while, not at every STATUS."""
+    c = group()
+    far = view_change(c, 3, 1 << 40)
+    c.members[3].crash()
+    c.members[0].give(3, far)
+    c.dropped = lambda s, t, m: isinstance(m, NewView)
+    c.suspect_all(0, 1, 2)
+    assert [m.promised for m in c.members[:3]] == [1] * 3
+    copies = 0
+
+    def count(sender: int, to: int, message: object) -> bool:
+        nonlocal copies
+        copies += message == far
+        return isinstance(message, NewView)
+
+    c.dropped = count
+    c.wait(3.2)
+    assert 2 <= copies <= 3 * 2 * 3
+
+
+def test_signatures_in_a_second_proposal_are_not_looked_at() -> None:
+    """One batch for each number and view: of others nothing waits to be verified."""
+    c = group()
+    backup = c.members[3]
+    deferred: list[object] = []
+    backup.host.inbound._defer = lambda request, source: deferred.append(request) is None
+    backup.host.inbound._authentication.request_is_authentic = lambda request: None  # type: ignore[method-assign]
+    for number in range(20):
+        backup.give(0, proposal(c, 2, c.request(id=number + 2, floor=1, authenticator=b"\x01")))
+    assert len(deferred) == 1 and backup.refused(0, Refused.EQUIVOCATION) == 19

@@ -112,3 +112,31 @@ def test_who_does_not_fit_into_a_batch_is_first_in_the_next() -> None:
     assert queue.add(honest) == []
     assert honest not in queue.take(1_000_000, lambda r: True)
     assert honest in queue.take(1_000_000, lambda r: True)
+
+
+def test_what_backups_pass_on_takes_the_place_of_its_clients_newest() -> None:
+    """A client keeps its own room at the primary full, and gives one request more to the backups alone: they wait for
+    it, and the primary orders it."""
+    c = group(signed_requests=1, pending_per_client=4)
+    primary = c.primary
+    for number in range(2, 8):
+        c.dropped = lambda s, t, m: True
+        primary.give(ALICE, c.request(id=number, floor=0, authenticator=b"\x01"))
+    c.wire.clear()
+    c.dropped = lambda s, t, m: False
+    request = c.request(id=20, floor=0, authenticator=b"\x01")
+    for m in c.backups:
+        m.give(ALICE, request)
+    c.wait(5)
+    assert executed_once(c, request) and {m.view for m in c.members} == {0}
+
+
+def test_an_insistent_request_takes_no_room_of_others() -> None:
+    """Of its own client alone."""
+    queue = Queue(2, 100, 1 << 20)
+    for number in range(2):
+        assert queue.add(queued(ALICE, number)) == []
+        assert queue.add(queued(BOB, number)) == []
+    assert queue.add(queued(ALICE, 5)) is None
+    assert [(r.client, r.id) for r in queue.add(queued(ALICE, 5), insistent=True) or ()] == [(ALICE, 2)]
+    assert queue.count == 4
