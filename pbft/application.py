@@ -37,8 +37,8 @@ written is undone. Any other exception undoes the writes too; the client gets a 
 differ between machines) and the replica lives on. A MemoryError or OSError may be local to one machine: the
 operation is tried once more before it counts. Execution starts at a fixed stack depth with a fixed recursion
 limit, so even a RecursionError is the same everywhere. A result larger than the configured limit counts as
-failed, and its writes are undone. If a replica alone takes another way nevertheless, that shows at the next
-checkpoint and its state is fetched from others.
+failed, and its writes are undone. The replica's log says, once for each place, where an application failed. If a
+replica alone takes another way nevertheless, it is outvoted, and its checkpoints differ from the certified ones.
 
 **Time.** `execute` holds up everything else on its replica; keep it in the milliseconds and move long work in
 steps.

@@ -156,6 +156,9 @@ class _Reader:
             return self._path.read_text("utf-8")
         except FileNotFoundError:
             self.fail("", "does not exist; `pbft init DIR` writes one")
+        except IsADirectoryError:
+            inside = self._path / "cluster.toml"
+            self.fail("", f"is a folder; did you mean {inside}?" if inside.exists() else "is a folder and not a file")
         except OSError as error:
             self.fail("", f"cannot be read ({error.strerror})")
         except UnicodeDecodeError as error:

@@ -20,12 +20,13 @@ from pbft.protocol.core import Sign
 from pbft.protocol.replica import Replica
 from pbft.state import State
 from pbft.storage.checkpoints import CheckpointStore
-from pbft.storage.data_directory import DataDirectory, Past
-from pbft.storage.errors import DamagedCheckpoint, DamagedLog
+from pbft.storage.data_directory import DataDirectory, Past, keeps_past
+from pbft.storage.errors import DamagedCheckpoint, DamagedLog, StorageError
 from pbft.storage.group_commit import GroupCommit, RecordLog, VolatileLog
 from pbft.storage.wal import discard_log
 
 log = logging.getLogger("pbft.startup")
+application_log = logging.getLogger("pbft.application")
 
 NO_PAST = (
     "this replica has lost its past (no start token and no complete data directory), so it does not vote; "
@@ -63,14 +64,22 @@ def start_replica(
     Raises `pbft.storage.StorageError` for a directory that is locked, another replica's, or of a newer version, and
     OSError.
     """
+    if volatile and keeps_past(data):
+        raise StorageError(
+            f"data directory {data} holds what this replica has voted, and a volatile start would make that worthless",
+            "start without --volatile, or make a cluster for volatile runs by `pbft init`",
+        )
     directory = DataDirectory.open(data, cluster=group.cluster, replica=me, token=token, volatile=volatile)
     try:
         if volatile:
             halted = "" if directory.past is Past.FRESH else VOLATILE_RESTART
             executor = Executor(group, application)
             replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), halted)
-            return Started(directory, VolatileLog(lambda position: None), None, executor, replica)
-        return _from_disk(group, me, application, sign, secret, directory, on_durable, on_disk_error)
+            started = Started(directory, VolatileLog(lambda position: None), None, executor, replica)
+        else:
+            started = _from_disk(group, me, application, sign, secret, directory, on_durable, on_disk_error)
+        started.executor.tell_failures(lambda text, error: application_log.error("%s", text, exc_info=error))
+        return started
     except BaseException:
         directory.close()
         raise

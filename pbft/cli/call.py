@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 import trio
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         result = trio.run(_call, config, name, operation, query, args.timeout)
     except BaseException as error:
-        return _explain(error)
+        return _explain(error, config.path)
     print(application.render(result))
     return 0
 
@@ -84,11 +85,12 @@ async def _call(config: ClusterConfig, name: str, operation: bytes, query: bool,
         return await client.invoke(operation, timeout=timeout)
 
 
-def _explain(error: BaseException) -> int:
+def _explain(error: BaseException, path: Path) -> int:
     found = first_of(error, (ClientError,))
     if found is None:
         raise first_known(error) or error
-    print(f"pbft: {found}", file=sys.stderr)
+    hint = f"; `pbft why {path}` tells what it waits for" if isinstance(found, RequestTimeout) else ""
+    print(f"pbft: {found}{hint}", file=sys.stderr)
     if isinstance(found, OperationFailed):
         return 1
     if isinstance(found, RequestTimeout):

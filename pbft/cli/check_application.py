@@ -10,10 +10,12 @@ import os
 import shlex
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 from pbft.application import Application, OperationError
+from pbft.batch import Outcome
 from pbft.cli.applications import full_name, load_application
 from pbft.config import ConfigError
 from pbft.execution.operations import Operations
@@ -47,10 +49,17 @@ def trace(application: type[Application], operations: list[bytes]) -> Iterator[t
     instance = application(state)
     instance.load()
     runner = Operations(instance, state, _RESULT_MAX)
+    runner.tell = _tell
     for number, operation in enumerate(operations, 1):
         [(outcome, result)] = runner.execute([operation], number, 0, 1 << 63, 1_000_000 * number, b"s" * 16)
         instance.save()
         yield f"{int(outcome)}:{result.hex()}", state.checkpoint().digest.hex()
+
+
+def _tell(text: str, error: Exception | None) -> None:
+    print(text, file=sys.stderr)
+    if error is not None:
+        traceback.print_exception(error)
 
 
 def check(name: str, file: Path | None, seed: int) -> int:
@@ -71,6 +80,8 @@ def check(name: str, file: Path | None, seed: int) -> int:
     for done in runs:
         if done.returncode:
             raise ConfigError(f"{name} does not run by itself: {done.stderr.decode(errors='replace').strip()[-500:]}")
+    if not operations:
+        raise ConfigError(f"{name}: there is no operation to check; give some by --operations FILE, one a line")
     traces = [json.loads(done.stdout) for done in runs]
     for number, (operation, steps) in enumerate(zip(operations, zip(*traces, strict=True), strict=True), 1):
         if any(step != steps[0] for step in steps):
@@ -79,7 +90,16 @@ def check(name: str, file: Path | None, seed: int) -> int:
                   f"{operation[:80]!r}")  # fmt: skip
             print("look for set or dict order, hash(), id(), random, time, or float arithmetic in it")
             return 1
-    print(f"{name}: {len(operations)} operations, {len(SEEDS)} interpreters, the same results and digests")
+    outcomes = [int(result.partition(":")[0]) for result, _ in traces[0]]
+    refused = outcomes.count(Outcome.REFUSED)
+    failed = [number for number, outcome in enumerate(outcomes, 1) if outcome not in (Outcome.OK, Outcome.REFUSED)]
+    told = f"{len(operations)} operations ({refused} of them refused by the application), {len(SEEDS)} interpreters"
+    print(f"{name}: {told}, the same results and digests")
+    if failed:
+        print(f"{name}: {len(failed)} operations fail, everywhere alike, the first is number {failed[0]}: "
+              f"{operations[failed[0] - 1][:80]!r}")  # fmt: skip
+        print(runs[0].stderr.decode(errors="replace").strip()[-2000:])
+        return 1
     return 0
 
 

@@ -96,6 +96,10 @@ class Children:
         text = _read(self._error_file(replica)) or _read(self.log_file(replica), self._log_begins.get(replica, 0))
         return text.splitlines()[-1] if text else "it said nothing"
 
+    def way_back(self, replica: int) -> str:
+        """The command that starts a replica again beside the others."""
+        return f"pbft replica {self._config.path} {replica}"
+
     def end_of(self, replica: int, code: int) -> str:
         """How a replica ended, in a sentence. Only one that failed has said why: a killed one had no time to."""
         if code < 0:

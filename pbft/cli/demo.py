@@ -28,6 +28,7 @@ from pbft.cli.main import first_of
 from pbft.cli.output import paint
 from pbft.cli.status import ask_all
 from pbft.client import Client, ClientError
+from pbft.config import ConfigError
 from pbft.config_file import ClusterConfig, write_cluster
 from pbft.evidence import decode_proof, explain
 
@@ -67,7 +68,9 @@ class Failed(Exception):
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play it and check it; 0 if everything was as it should be."""
+    """Play it and check it; 0 if everything was as it should be. Raises ConfigError."""
+    if not 1 <= args.seconds <= 10:
+        raise ConfigError(f"--seconds {args.seconds:g} must lie between 1 and 10")
     logging.getLogger("pbft").addHandler(logging.NullHandler())  # a replica that is killed is expected here
     folder = Path(tempfile.mkdtemp(prefix="pbft-demo-"))
     previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(130))

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+VOLATILE_HELP = "keep nothing on disk: good for one start, for afterwards nobody knows what it has voted"
+
 CLUSTER_HELP = "the file of the cluster, which `pbft init` has written"
 
 _CODES = {"red": 31, "green": 32, "yellow": 33, "dim": 2, "bold": 1}

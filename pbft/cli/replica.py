@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from pbft.cli.main import first_known
-from pbft.cli.output import CLUSTER_HELP
+from pbft.cli.output import CLUSTER_HELP, VOLATILE_HELP
 from pbft.config import ConfigError
 from pbft.config_file import Address, ClusterConfig
 from pbft.misbehaviour import MISBEHAVIOURS
@@ -40,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID=H:P",
         help="dial replica ID at H:P instead of where the file says; may be given several times",
     )
-    parser.add_argument("--volatile", action="store_true", help="keep nothing on disk: a restart forgets everything")
+    parser.add_argument(
+        "--volatile",
+        action="store_true",
+        help=VOLATILE_HELP,
+    )
     text = "misbehave on purpose, several ways joined by +: " + ", ".join(sorted(MISBEHAVIOURS))
     parser.add_argument("--adversary", metavar="NAME", help=text)
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="log here, within a bound, and not to stderr")

@@ -6,11 +6,12 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from pbft.cli.children import Children
 from pbft.cli.occupied import refuse_if_occupied
-from pbft.cli.output import CLUSTER_HELP
+from pbft.cli.output import CLUSTER_HELP, VOLATILE_HELP, counted, listed
 from pbft.config_file import ClusterConfig
 
 START_SECONDS = 30.0
@@ -19,7 +20,11 @@ START_SECONDS = 30.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft up`."""
     parser.add_argument("cluster", metavar="CLUSTER.toml", help=CLUSTER_HELP)
-    parser.add_argument("--volatile", action="store_true", help="keep nothing on disk: a restart forgets everything")
+    parser.add_argument(
+        "--volatile",
+        action="store_true",
+        help=VOLATILE_HELP,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +64,17 @@ def _serve(config: ClusterConfig, children: Children, stop: threading.Event) -> 
         return 2
     n = len(config.replicas)
     print(f"ready: {n}/{n} replicas, view {max(_view(row) for row in rows)}", flush=True)
+    for line in remarks(rows, str(config.path)):
+        print(line, flush=True)
     return _watch(children, n, stop)
+
+
+def remarks(rows: Sequence[Mapping[str, object]], path: str) -> list[str]:
+    """What is to be said of replicas that run: not all vote, nothing is kept."""
+    mute = [row["id"] for row in rows if row["recovering"]]
+    said = [f"but {counted(len(mute), 'replica')} of them ({listed(mute)}) may not vote: `pbft why {path}` says why"]
+    kept = ["volatile: nothing is kept on disk, and when it ends this cluster has ended for good"]
+    return [*(said if mute else ()), *(kept if any(row.get("volatile") for row in rows) else ())]
 
 
 def _watch(children: Children, n: int, stop: threading.Event) -> int:
@@ -71,6 +86,7 @@ def _watch(children: Children, n: int, stop: threading.Event) -> int:
             if replica not in reported:
                 reported.add(replica)
                 print(children.end_of(replica, code), flush=True)
+                print(f"  to bring it back: {children.way_back(replica)}", flush=True)
         if len(dead) == n:
             print("all replicas that were started here have ended", file=sys.stderr)
             return 2

@@ -47,6 +47,8 @@ def reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) ->
 
 def _service(rows: Sequence[Row], quorums: Quorums) -> str:
     """Whether requests are served with what there is, and what more it can bear."""
+    if not any(r["reachable"] for r in rows):
+        return "Nothing answers: if it is not meant to be down, start it by `pbft up`."
     voting = [r for r in rows if _votes(r)]
     missing = quorums.strong - len(voting)
     if missing > 0:

@@ -59,7 +59,8 @@ class OperationFailed(ClientError):
     def __init__(self, outcome: Outcome, message: bytes = b"") -> None:
         texts = {
             Outcome.REFUSED: message.decode("utf-8", "backslashreplace") or "the application refused the operation",
-            Outcome.FAILED: "the application failed on this operation, on all replicas alike; nothing was changed",
+            Outcome.FAILED: "the application failed on this operation, on all replicas alike, as their logs say; "
+            "nothing was changed",
             Outcome.CROWDED: "the results of the operations sent with it left no room for its own; nothing was changed",
             Outcome.TOO_LARGE: "the result is larger than protocol.result_max_bytes; nothing was changed",
         }

@@ -24,7 +24,7 @@ from pbft.batch import (
 from pbft.codec import CodecError
 from pbft.config import PROTOCOL_VERSION, Group
 from pbft.crypto.digests import digest
-from pbft.execution.operations import Operations
+from pbft.execution.operations import Operations, Tell
 from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Result, SessionView
 from pbft.execution.sessions import Session, Sessions
 from pbft.execution.snapshots import ExecutionSnapshot, SnapshotError, read_spaces
@@ -72,6 +72,10 @@ class Executor:
         )
         self._snapshot: ExecutionSnapshot | None = None
         """That of `last_executed`, once it was asked for."""
+
+    def tell_failures(self, tell: Tell) -> None:
+        """Have failures of the application told, from the thread that executes; see `Operations.tell`."""
+        self._operations.tell = tell
 
     def _write_genesis(self) -> None:
         group, system = self._group, self._system

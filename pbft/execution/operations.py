@@ -7,17 +7,23 @@ attempt drawn from `context.random`, going on with that one would give other num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pbft.application import MAX_ERROR_BYTES, Application, Context, OperationError
 from pbft.batch import Outcome
 from pbft.state import State, StateError
 
+Tell = Callable[[str, Exception | None], None]
+"""(what is wrong with the application, the exception that shows where)"""
+
 OutcomeRow = tuple[int, bytes]
 
 _OK = int(Outcome.OK)
 _REFUSED = int(Outcome.REFUSED)
+_PLACES = 64
+
 _FAILED: OutcomeRow = (int(Outcome.FAILED), b"")
 _TOO_LARGE: OutcomeRow = (int(Outcome.TOO_LARGE), b"")
 _CROWDED: OutcomeRow = (int(Outcome.CROWDED), b"")
@@ -32,6 +38,10 @@ class Operations:
         self._state = state
         self._result_max = result_max
         self._together_max = max(result_max, together_max)
+        self.tell: Tell | None = None
+        """Gets failures of the application, once for each place: clients can repeat them as often as they like."""
+        self._told: set[object] = set()
+        """Places that were told; at most `_PLACES`."""
 
     def execute(
         self, operations: Sequence[bytes], number: int, position: int, client: int, time: int, seed: bytes
@@ -61,7 +71,7 @@ class Operations:
                 if isinstance(error, (MemoryError, OSError)):
                     outcomes.append(self._again(operation, Context(number, position, client, time, seed), room))
                 else:
-                    outcomes.append(_raised(error))
+                    outcomes.append(self._raised(error))
             except BaseException:
                 self._undo()
                 raise
@@ -87,7 +97,7 @@ class Operations:
                         break
                     except Exception as error:
                         if last or not isinstance(error, (MemoryError, OSError)):
-                            outcomes.append(_raised(error))
+                            outcomes.append(self._raised(error))
                             break
                 room -= len(outcomes[-1][1])
         return outcomes
@@ -104,7 +114,7 @@ class Operations:
                 self._undo()
         except Exception as error:
             self._undo()
-            return _raised(error)
+            return self._raised(error)
         except BaseException:
             self._undo()
             raise
@@ -122,16 +132,25 @@ class Operations:
 
     def _unusable(self, result: object) -> OutcomeRow:
         if type(result) is not bytes:
+            self._tell(type(result), f"a result must be bytes, and this is a {type(result).__name__}")
             return _FAILED
         return _TOO_LARGE if len(result) > self._result_max else _CROWDED
 
+    def _raised(self, error: Exception) -> OutcomeRow:
+        """What an exception becomes."""
+        if isinstance(error, OperationError):
+            with suppress(
+                Exception
+            ):  # a subclass may have left its text out, put anything there, or made it a property
+                message: object = error.message
+                if type(message) is bytes and len(message) <= MAX_ERROR_BYTES:
+                    return _REFUSED, message
+        frames = traceback.extract_tb(error.__traceback__, limit=-1)
+        place = (type(error), frames[-1].filename, frames[-1].lineno) if frames else type(error)
+        self._tell(place, "an operation failed, and its writes are undone", error)
+        return _FAILED
 
-def _raised(error: Exception) -> OutcomeRow:
-    """What an exception becomes."""
-    if not isinstance(error, OperationError):
-        return _FAILED
-    try:  # a subclass may have left its text out, put anything there, or made it a property
-        message: object = error.message
-    except Exception:
-        return _FAILED
-    return (_REFUSED, message) if type(message) is bytes and len(message) <= MAX_ERROR_BYTES else _FAILED
+    def _tell(self, place: object, text: str, error: Exception | None = None) -> None:
+        if self.tell is not None and place not in self._told and len(self._told) < _PLACES:
+            self._told.add(place)
+            self.tell(f"{type(self._application).__name__}: {text}", error)

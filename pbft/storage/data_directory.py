@@ -278,6 +278,14 @@ class DataDirectory:
         replace_file(self.directory, IDENTITY, self._identity.encode(_IDENTITY_MAGIC))
 
 
+def keeps_past(path: Path) -> bool:
+    """Whether a replica has started here that keeps what it votes. Raises DamagedFile, NewerFormat, OSError."""
+    if not path.is_dir():
+        return False
+    identity = _read_identity(RealDirectory(path, create=False), IDENTITY, _IDENTITY_MAGIC)
+    return identity is not None and identity.phase is _Phase.STARTED
+
+
 def holder(path: Path) -> int | None:
     """The process that works on this data directory, as far as the lock tells: None if nobody does, 0 if it does not
     say who it is."""

@@ -23,7 +23,7 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "no such file, call": ("call {new} get", "pbft: {new} does not exist; `pbft init DIR` writes one"),
     "no such file, up": ("up {new}", "pbft: {new} does not exist; `pbft init DIR` writes one"),
     "no such file, replica": ("replica {new} 0", "pbft: {new} does not exist; `pbft init DIR` writes one"),
-    "a folder": ("status {here}", "pbft: {here} cannot be read (Is a directory)"),
+    "a folder": ("status {here}", "pbft: {here} is a folder and not a file"),
     # init
     "init nowhere": ("init", "pbft init: error: the following arguments are required: DIR"),
     "init over a cluster": ("init {dir}", "pbft: {dir} holds a cluster already; choose another directory"),
@@ -58,6 +58,9 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "check of an unknown application": ("apps check frob", "pbft: application 'frob' is none of counter, echo"),
     "check without operations": ("apps check {app}:Whole", "pbft: Whole has no `samples(seed)`; give operations by"),
     "check with a missing file": ("apps check kv --operations {new}", "pbft: {new}: No such file or directory"),
+    "check with no operation": ("apps check kv --operations {empty}", "pbft: kv: there is no operation to check; give"),
+    "demo in no time": ("demo --seconds 0", "pbft: --seconds 0 must lie between 1 and 10"),
+    "the folder of a cluster": ("status {inside}", "pbft: {inside} is a folder; did you mean {inside}/cluster.toml?"),
     "check with a wrong operation": ("apps check kv --operations {app}", "pbft: {app}, line 1: usage: put K V"),
     "check with a seed in words": ("apps check kv --seed one", "error: argument --seed: invalid int value: 'one'"),
     # replica
@@ -113,7 +116,9 @@ def test_a_command_line_that_cannot_be_carried_out_is_refused(
     """It says what is wrong and what would be right; what `init` refuses leaves nothing behind."""
     names = {name: tmp_path / name for name in ("here", "new")} | {"c": cluster.path, "dir": cluster.path.parent}
     names |= {"app": tmp_path / "app.py", "broken": tmp_path / "broken.py"}
+    names |= {"inside": cluster.path.parent, "empty": tmp_path / "empty"}
     names["here"].mkdir()
+    names["empty"].write_text("")
     names["app"].write_text(APPLICATIONS.lstrip())
     names["broken"].write_text("1 / 0")
     Path(f"{cluster.path}.py").write_text("def")

@@ -163,3 +163,26 @@ def test_results_of_one_request_have_a_common_bound() -> None:
     assert sum(len(r) for _, r in rows) <= 2500
     [answer] = bench.run(request(session, 2, b"a", kind=Kind.QUERIES))
     assert outcomes(answer) == ((Outcome.OK, b"absent"),)
+
+
+def test_where_an_application_failed_is_told_once_for_each_place() -> None:
+    """For the operator, whose log has the traceback, however often clients repeat it. A refusal is no failure."""
+    told: list[tuple[str, str]] = []
+
+    class Failing(Probe):
+        def execute(self, operation: bytes, context: Context) -> bytes:
+            if operation == b"refuse":
+                raise OperationError("no")
+            if operation == b"text":
+                return "text"  # type: ignore[return-value]
+            return b"%d" % (1 // 0)
+
+    b = Bench(Failing)
+    b.executor.tell_failures(lambda text, error: told.append((text, type(error).__name__)))
+    s = b.open()
+    for number in range(1, 4):
+        b.run(request(s, number, b"refuse", b"text", b"divide"))
+    assert told == [
+        ("Failing: a result must be bytes, and this is a str", "NoneType"),
+        ("Failing: an operation failed, and its writes are undone", "ZeroDivisionError"),
+    ]

@@ -194,6 +194,7 @@ def test_who_was_killed_is_said_to_be_killed_and_when_all_are_gone_it_ends() -> 
             number = replica_of(pid)
             os.kill(pid, signal.SIGKILL)
             assert process.stdout.readline() == f"replica {number} was killed (SIGKILL)\n"
+            assert process.stdout.readline() == f"  to bring it back: pbft replica {config.path} {number}\n"
         out, err = process.communicate(timeout=10)
         assert (process.returncode, out, err) == (2, "", "all replicas that were started here have ended\n")
 
@@ -250,6 +251,17 @@ def test_two_processes_may_use_one_key() -> None:
         with BlockingClient(config, name="alice") as one, BlockingClient(config, name="alice") as two:
             results = [int(c.invoke(b"inc")) for _ in range(10) for c in (one, two)]
         assert results == list(range(1, 21))
+
+
+def test_a_volatile_start_over_data_that_is_kept_is_refused() -> None:
+    """It would make the votes on disk worthless for good; and nothing is changed by the attempt."""
+    with campaign.cluster(app="kv") as config:
+        with up(config):
+            assert pbft("call", config.path, "put", "a", "1").returncode == 0
+        done = pbft("replica", config.path, "0", "--volatile")
+        assert done.returncode == 2 and "a volatile start would make that worthless" in done.stderr
+        with up(config):
+            assert pbft("call", config.path, "get", "a").stdout == "1\n"
 
 
 def test_volatile_says_so_and_does_not_vote_after_a_restart() -> None:
