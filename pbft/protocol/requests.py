@@ -1,4 +1,4 @@
-"""Requests that wait to be ordered: fair per client, bounded per client and in total. Rules 1.15, 1.17; 2.3, 2.4.
+"""Admission of requests, what is awaited, and what is known of their authenticity. Rules 1.15, 1.17; 2.3, 2.4.
 
 A full queue answers `busy`; the client backs off. Whatever the executed state answers already is answered and awaited
 no longer. Only this file writes the queue and the demotions.
@@ -6,12 +6,10 @@ no longer. Only this file writes the queue and the demotions.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-
 from pbft.batch import ClientRequest
 from pbft.messages import Nack, Refusal
 from pbft.protocol.core import Core, Refused
+from pbft.protocol.queue import Queue
 from pbft.protocol.sessions import SessionMirror, Verdict
 
 _VERIFIED = 8192
@@ -19,128 +17,6 @@ _DOUBTFUL = 4096
 _FORWARD_AT_ONCE = 64
 _FORWARD_BYTES = 1 << 20
 """What a backup passes on to the primary in one STATUS interval."""
-
-
-class Queue:
-    """Pending requests by client and digest; taken round-robin, one request per client and turn. When it is full, who
-    holds most of it makes room: requests that no other replica can verify are never ordered and would stay."""
-
-    def __init__(self, per_client: int, total: int, total_bytes: int) -> None:
-        self._per_client, self._total, self._total_bytes = per_client, total, total_bytes
-        self._by_client: dict[int, dict[bytes, ClientRequest]] = {}
-        self._bytes_of: dict[int, int] = {}
-        self._turns: deque[int] = deque()
-        self.count = 0
-        self.bytes = 0
-        self.operations = 0
-
-    def get(self, request: ClientRequest) -> ClientRequest | None:
-        """The queued request with this digest."""
-        return self._by_client.get(request.client, {}).get(request.digest)
-
-    def add(self, request: ClientRequest, insistent: bool = False) -> list[ClientRequest] | None:
-        """Queue a request; a signed copy replaces an unsigned one. Returns those that made room for it; None if a bound
-        is reached and nobody holds more than its client. An `insistent` one takes the place of its client's newest."""
-        mine = self._by_client.get(request.client, {})
-        old = mine.get(request.digest)
-        evicted: list[ClientRequest] = []
-        if old is None:
-            if len(mine) >= self._per_client:
-                if not insistent:
-                    return None
-                evicted.append(next(reversed(mine.values())))
-                self.remove(request.client, evicted[0].digest)
-            while self.count >= self._total or self.bytes + request.size > self._total_bytes:
-                victim = self._makes_room(request)
-                if victim is None:
-                    break
-                self.remove(victim.client, victim.digest)
-                evicted.append(victim)
-            else:
-                self._put(request)
-                return evicted
-            for victim in evicted:  # it was not enough
-                self._put(victim)
-            return None
-        self.remove(old.client, old.digest)
-        self._put(request)
-        return evicted
-
-    def _put(self, request: ClientRequest) -> None:
-        mine = self._by_client.get(request.client)
-        if mine is None:
-            mine = self._by_client[request.client] = {}
-            self._turns.append(request.client)
-        mine[request.digest] = request
-        self.count += 1
-        self.operations += len(request.operations) or 1
-        self.bytes += request.size
-        self._bytes_of[request.client] = self._bytes_of.get(request.client, 0) + request.size
-
-    def _makes_room(self, request: ClientRequest) -> ClientRequest | None:
-        """The newest request of the client that holds most of what is short, if that is more than this one's client
-        would hold then; an unsigned one also if it is as much, for a signed one."""
-        held, size = self._bytes_of, request.size
-        if self.count >= self._total:
-            held, size = {client: len(mine) for client, mine in self._by_client.items()}, 1
-        client = max(held, key=held.__getitem__, default=request.client)
-        victim = next(reversed(self._by_client.get(client, {}).values()), None)
-        if victim is None or client == request.client:
-            return None
-        would_hold = held.get(request.client, 0) + size
-        gains = request.is_signed and not victim.is_signed
-        return victim if held[client] > would_hold or (gains and held[client] >= would_hold) else None
-
-    def remove(self, client: int, digest: bytes) -> ClientRequest | None:
-        """Take one request out, wherever it stands."""
-        mine = self._by_client.get(client)
-        found = mine.pop(digest, None) if mine else None
-        if found is None:
-            return None
-        self.count -= 1
-        self.bytes -= found.size
-        self._bytes_of[client] -= found.size
-        self.operations -= len(found.operations) or 1
-        if not mine:
-            self._forget_client(client)
-        return found
-
-    def take(self, max_bytes: int, ready: Callable[[ClientRequest], bool]) -> list[ClientRequest]:
-        """Remove up to `max_bytes` of requests for which `ready` holds, one per client and turn."""
-        taken: list[ClientRequest] = []
-        skipped: set[bytes] = set()
-        idle = 0
-        while idle < len(self._turns):
-            client = self._turns[0]
-            self._turns.rotate(-1)
-            request = self._next(client, skipped, ready)
-            if request is None:
-                idle += 1
-                continue
-            if request.size > max_bytes:
-                self._turns.rotate(1)  # it keeps its turn: else others fill every batch up to where it does not fit
-                break
-            idle = 0
-            max_bytes -= request.size
-            self.remove(client, request.digest)
-            taken.append(request)
-        return taken
-
-    def _next(self, client: int, skipped: set[bytes], ready: Callable[[ClientRequest], bool]) -> ClientRequest | None:
-        for digest, request in self._by_client[client].items():
-            if digest not in skipped:
-                if ready(request):
-                    return request
-                skipped.add(digest)
-        return None
-
-    def requests(self) -> list[ClientRequest]:
-        """All queued requests, by client."""
-        return [r for mine in self._by_client.values() for r in mine.values()]
-
-    def _forget_client(self, client: int) -> None:
-        del self._by_client[client], self._bytes_of[client]
-        self._turns.remove(client)
 
 
 class Requests:

@@ -8,7 +8,7 @@ from signed_views import executed_once, group, proposal
 
 from pbft.batch import ClientRequest, operations_body
 from pbft.messages import Request, Suspect, encode
-from pbft.protocol.requests import Queue
+from pbft.protocol.queue import Queue
 
 
 def test_a_request_whose_authenticator_the_primary_spoiled_waits_again_as_it_was() -> None:
