@@ -28,9 +28,6 @@ from pbft.transport import Address, AnyHub, Hub
 
 T = TypeVar("T")
 
-_LOOK_SECONDS = 0.5
-"""A signal that arrives just before a thread begins to wait is seen when the wait ends, so no wait is long."""
-
 
 class BlockingClient:
     """The methods of `Client` for any thread; may be used from several at once.
@@ -170,11 +167,7 @@ class BlockingClient:
             self._futures.add(future)  # type: ignore[arg-type]
         try:
             self._soon(begin)
-            while True:
-                with suppress(TimeoutError):
-                    return future.result(_LOOK_SECONDS)
-                if future.done():  # with a TimeoutError of its own, perhaps
-                    return future.result()
+            return future.result()
         except BaseException:
             if not future.done():
                 self._soon(forget)

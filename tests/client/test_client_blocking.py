@@ -132,6 +132,15 @@ def test_closing_ends_calls_of_other_threads() -> None:
             client.invoke(b"b")
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C interrupts, also where these tests were started in the background, which ignores it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_ends_the_waiting_and_forgets_the_call() -> None:
     """Ctrl-C in a call raises KeyboardInterrupt at once; the client can still be used."""
     with hosted() as (client, cluster):
