@@ -87,13 +87,18 @@ async def measure(
             elapsed = time.perf_counter() - begun
             after, cpu = await server_cpu(config), time.process_time() - cpu
             stopping = True
-    latencies.sort()
     count = len(latencies)
     if not count:
         raise SystemExit("no operation completed during the measurement")
     busiest = max(b - a for a, b in zip(before, after, strict=True))
-    p50, p99 = latencies[count // 2] * 1000, latencies[min(count - 1, count * 99 // 100)] * 1000
-    return Measured(count, elapsed, (p50, p99), errors, cpu / count * 1e6, busiest)
+    return Measured(count, elapsed, percentiles_ms(latencies), errors, cpu / count * 1e6, busiest)
+
+
+def percentiles_ms(latencies: list[float]) -> tuple[float, float]:
+    """p50 and p99 of latencies in seconds, at least one, in milliseconds."""
+    ordered = sorted(latencies)
+    count = len(ordered)
+    return ordered[count // 2] * 1000, ordered[min(count - 1, count * 99 // 100)] * 1000
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from typing import Any
 import trio
 
 from pbft.apps.counter import get, inc
+from pbft.benchmarks.load import percentiles_ms
 from pbft.benchmarks.partial_macs import PartialClient
 from pbft.cli.status import ask_all
 from pbft.client import Call, Client, ClientError
@@ -244,15 +245,15 @@ async def _total(client: Client, judge: Judge) -> int | None:
 
 def _seen(schedule: Schedule, elapsed: float, offered: int, total: int | None, before: _Sample, after: _Sample) -> Seen:
     judge = schedule.judge
-    latencies = sorted(schedule.correct.latencies + schedule.of_faulty.latencies)
-    count = len(latencies)
+    latencies = schedule.correct.latencies + schedule.of_faulty.latencies
+    p50, p99 = percentiles_ms(latencies) if latencies else (None, None)
     return Seen(
         seconds=round(elapsed, 3),
         offered=offered,
-        completed=count,
+        completed=len(latencies),
         completed_of_faulty=schedule.of_faulty.completed,
-        p50_ms=round(latencies[count // 2] * 1000, 3) if count else None,
-        p99_ms=round(latencies[min(count - 1, count * 99 // 100)] * 1000, 3) if count else None,
+        p50_ms=None if p50 is None else round(p50, 3),
+        p99_ms=None if p99 is None else round(p99, 3),
         dropped=schedule.dropped,
         errors=schedule.errors,
         issued=judge.issued,

@@ -66,6 +66,8 @@ def check(name: str, file: Path | None, seed: int) -> int:
     """Run it under every seed; 0 if all agree, 1 and the first operation that differs if not."""
     application = load_application(name, Path.cwd())
     operations = operations_of(application, file, seed)
+    if not operations:
+        raise ConfigError(f"{name}: there is no operation to check; give some by --operations FILE, one a line")
     full = full_name(name, Path.cwd())
     feed = json.dumps({"app": full, "operations": [o.hex() for o in operations]}).encode()
     runs = [
@@ -80,8 +82,6 @@ def check(name: str, file: Path | None, seed: int) -> int:
     for done in runs:
         if done.returncode:
             raise ConfigError(f"{name} does not run by itself: {done.stderr.decode(errors='replace').strip()[-500:]}")
-    if not operations:
-        raise ConfigError(f"{name}: there is no operation to check; give some by --operations FILE, one a line")
     traces = [json.loads(done.stdout) for done in runs]
     for number, (operation, steps) in enumerate(zip(operations, zip(*traces, strict=True), strict=True), 1):
         if any(step != steps[0] for step in steps):

@@ -72,9 +72,14 @@ def _serve(config: ClusterConfig, children: Children, stop: threading.Event) -> 
 def remarks(rows: Sequence[Mapping[str, object]], path: str) -> list[str]:
     """What is to be said of replicas that run: not all vote, nothing is kept."""
     mute = [row["id"] for row in rows if row["recovering"]]
-    said = [f"but {counted(len(mute), 'replica')} of them ({listed(mute)}) may not vote: `pbft why {path}` says why"]
-    kept = ["volatile: nothing is kept on disk, and when it ends this cluster has ended for good"]
-    return [*(said if mute else ()), *(kept if any(row.get("volatile") for row in rows) else ())]
+    said = []
+    if mute:
+        said.append(
+            f"but {counted(len(mute), 'replica')} of them ({listed(mute)}) may not vote: `pbft why {path}` says why"
+        )
+    if any(row.get("volatile") for row in rows):
+        said.append("volatile: nothing is kept on disk, and when it ends this cluster has ended for good")
+    return said
 
 
 def _watch(children: Children, n: int, stop: threading.Event) -> int:

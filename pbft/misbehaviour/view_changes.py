@@ -101,8 +101,7 @@ class ForgedPrepared(Testifying):
             p[number] = digest, view
             if supported:
                 q[number, digest] = view
-        prepared = tuple((n, d, v) for n, (d, v) in sorted(p.items()))
-        return _with_q(message._replace(prepared=prepared), q)
+        return _with_p_and_q(message, p, q)
 
 
 class ForgedPreprepared(Testifying):
@@ -151,8 +150,7 @@ class BackingTheLoser(NarrowEquivocation, Testifying):
             if in_window and view < message.view and planned.other is not None:
                 p[number] = planned.other.digest, view
                 q[number, planned.other.digest] = view
-        prepared = tuple((n, d, v) for n, (d, v) in sorted(p.items()))
-        return _with_q(message._replace(prepared=prepared), q)
+        return _with_p_and_q(message, p, q)
 
     def outgoing(self, to: int, message: Message) -> Outgoing:
         """Proposals and votes as one who equivocates, testimony as one who lies."""
@@ -272,6 +270,10 @@ class Resigning(Misbehaviour):
         if not self.captive.is_primary or not is_replica(to):
             return [Sent(to, message)]
         return [Sent(to, message), Sent(to, self.captive.view_change(self.captive.promised + 1))]
+
+
+def _with_p_and_q(message: ViewChange, p: dict[int, tuple[bytes, int]], q: dict[tuple[int, bytes], int]) -> ViewChange:
+    return _with_q(message._replace(prepared=tuple((n, d, v) for n, (d, v) in sorted(p.items()))), q)
 
 
 def _with_q(message: ViewChange, q: dict[tuple[int, bytes], int]) -> ViewChange:

@@ -212,16 +212,19 @@ class Ordering:
 
     def knows_proposal(self, message: PrePrepare) -> bool:
         """Whether this very PRE-PREPARE is accepted or held already: nothing of it is looked at again."""
-        slot = self._core.log.slots.get(message.number)
-        if slot is None or message.view != self._core.view:
-            return False
-        return message.digest == (slot.held.message.digest if slot.held is not None else slot.digest)
+        return message.view == self._core.view and message.digest == self._proposed_at(message.number)
 
     def is_second(self, message: PrePrepare) -> bool:
         """Whether this view has another proposal at its number already: then nothing in it is worth a look."""
-        slot = self._core.log.slots.get(message.number)
-        known = None if slot is None else slot.digest or (slot.held and slot.held.message.digest)
+        known = self._proposed_at(message.number)
         return known is not None and known != message.digest
+
+    def _proposed_at(self, number: int) -> bytes | None:
+        """Digest of the PRE-PREPARE that is accepted or held at a number in the present view."""
+        slot = self._core.log.slots.get(number)
+        if slot is None or slot.held is None:
+            return None if slot is None else slot.digest
+        return slot.held.message.digest
 
     def _refuse_pre_prepare(self, sender: int, message: PrePrepare, batch: Batch) -> Refused | None:
         core = self._core

@@ -69,6 +69,30 @@ class Oracle:
         """A sweep is over."""
 
 
+class OnDisk(Oracle):
+    """One that cares for records once they are durable: an unsynced one is remembered until it is, or never was."""
+
+    def __init__(self) -> None:
+        self._unsynced: dict[int, dict[int, Record]] = {}
+
+    def on_record(self, machine: Machine, position: int, record: Record) -> None:
+        """Remember until it is durable."""
+        self._unsynced.setdefault(machine.me, {})[position] = record
+
+    def on_crash(self, machine: Machine) -> None:
+        """Unsynced records never were."""
+        self._unsynced.pop(machine.me, None)
+
+    def on_durable(self, machine: Machine, position: int) -> None:
+        """These can be relied upon."""
+        waiting = self._unsynced.get(machine.me, {})
+        for p in [p for p in waiting if p <= position]:
+            self.on_synced(machine, p, waiting.pop(p))
+
+    def on_synced(self, machine: Machine, position: int, record: Record) -> None:
+        """A record is on disk and will be there after a crash."""
+
+
 class Agreement(Oracle):
     """No two correct replicas execute different batches at one number, nor come to different states. [CL99 §4.4]"""
 
@@ -101,36 +125,25 @@ class Validity(Oracle):
                 raise Violation("validity", f"replica {machine.me} executes a forged request at {done.number}")
 
 
-class DurableVotes(Oracle):
+class DurableVotes(OnDisk):
     """A vote is on disk before it leaves, and no vote contradicts an earlier one, also across crashes. Rule 1.5"""
 
     def __init__(self) -> None:
-        self._records: dict[int, dict[int, Record]] = {}
+        super().__init__()
         self._accepted: dict[int, dict[tuple[int, int], bytes]] = {}
         self._prepared: dict[int, dict[tuple[int, int], bytes]] = {}
         self._checkpoints: dict[int, dict[int, bytes]] = {}
         self._said: dict[tuple[int, str, int, int], bytes] = {}
 
-    def on_record(self, machine: Machine, position: int, record: Record) -> None:
-        """Remember until it is durable."""
-        self._records.setdefault(machine.me, {})[position] = record
-
-    def on_crash(self, machine: Machine) -> None:
-        """Unsynced records never were."""
-        self._records.pop(machine.me, None)
-
-    def on_durable(self, machine: Machine, position: int) -> None:
-        """These can be relied upon."""
-        waiting = self._records.get(machine.me, {})
-        for p in [p for p in waiting if p <= position]:
-            record = waiting.pop(p)
-            if isinstance(record, Accepted):
-                self._accepted.setdefault(machine.me, {})[record.view, record.number] = record.digest
-            elif isinstance(record, Prepared):
-                self._prepared.setdefault(machine.me, {})[record.view, record.number] = record.digest
-            elif isinstance(record, OwnCheckpoint):
-                checkpoint = record.checkpoint[0]
-                self._checkpoints.setdefault(machine.me, {})[checkpoint.number] = checkpoint.digest
+    def on_synced(self, machine: Machine, position: int, record: Record) -> None:
+        """What may be said from now on."""
+        if isinstance(record, Accepted):
+            self._accepted.setdefault(machine.me, {})[record.view, record.number] = record.digest
+        elif isinstance(record, Prepared):
+            self._prepared.setdefault(machine.me, {})[record.view, record.number] = record.digest
+        elif isinstance(record, OwnCheckpoint):
+            checkpoint = record.checkpoint[0]
+            self._checkpoints.setdefault(machine.me, {})[checkpoint.number] = checkpoint.digest
 
     def on_send(self, machine: Machine, to: int, message: Message) -> None:
         """Is it on disk, and the same as ever?"""
@@ -152,41 +165,31 @@ class DurableVotes(Oracle):
             raise Violation("no contradiction", f"replica {machine.me} sends two different {kind} at {number}")
 
 
-class Views(Oracle):
+class Views(OnDisk):
     """A view is left by one VIEW-CHANGE, begun by one NEW-VIEW, both on disk first; nobody votes in a view that it has
     left. Rules 1.3, 1.5, 1.12"""
 
     def __init__(self) -> None:
-        self._unsynced: dict[int, dict[int, Left | Entered]] = {}
+        super().__init__()
         self._durable: dict[int, dict[bytes, bool]] = {}
         self._left: dict[tuple[int, int], bytes] = {}
         self._begun: dict[tuple[int, int], bytes] = {}
         self._entered: dict[tuple[int, int], bytes] = {}
         self._newest: dict[int, int] = {}
 
-    def on_record(self, machine: Machine, position: int, record: Record) -> None:
-        """Remember until it is durable."""
-        if isinstance(record, (Left, Entered)):
-            self._unsynced.setdefault(machine.me, {})[position] = record
-
-    def on_crash(self, machine: Machine) -> None:
-        """Unsynced records never were."""
-        self._unsynced.pop(machine.me, None)
-
-    def on_durable(self, machine: Machine, position: int) -> None:
-        """These bind."""
-        waiting = self._unsynced.get(machine.me, {})
-        for p in [p for p in waiting if p <= position]:
-            record = waiting.pop(p)
-            if isinstance(record, Left):
-                message: ViewChange | NewView = record.view_change[0]
-            else:
-                found = decode(record.new_view)
-                assert isinstance(found, NewView)
-                message = found
-                if self._entered.setdefault((machine.me, message.view), record.new_view) != record.new_view:
-                    raise Violation("one new view", f"replica {machine.me} enters view {message.view} twice")
-            self._durable.setdefault(machine.me, {})[encode(message)] = True
+    def on_synced(self, machine: Machine, position: int, record: Record) -> None:
+        """What binds."""
+        if isinstance(record, Left):
+            message: ViewChange | NewView = record.view_change[0]
+        elif isinstance(record, Entered):
+            found = decode(record.new_view)
+            assert isinstance(found, NewView)
+            message = found
+            if self._entered.setdefault((machine.me, message.view), record.new_view) != record.new_view:
+                raise Violation("one new view", f"replica {machine.me} enters view {message.view} twice")
+        else:
+            return
+        self._durable.setdefault(machine.me, {})[encode(message)] = True
 
     def on_send(self, machine: Machine, to: int, message: Message) -> None:
         """Own signed messages, and votes."""
@@ -204,31 +207,19 @@ class Views(Oracle):
             )
 
 
-class DurableReplies(Oracle):
+class DurableReplies(OnDisk):
     """A committed reply means that q - f correct replicas hold its batch prepared on disk. Rules 1.5, 1.16"""
 
     def __init__(self, quorums: Quorums, faulty: int) -> None:
+        super().__init__()
         self._needed = quorums.strong - faulty
-        self._unsynced: dict[int, dict[int, Record]] = {}
         self._held: dict[int, dict[int, bytes]] = {}
         self._at: dict[tuple[int, int, int], tuple[int, bytes]] = {}
 
-    def on_record(self, machine: Machine, position: int, record: Record) -> None:
-        """Prepared here, or learned to be committed."""
+    def on_synced(self, machine: Machine, position: int, record: Record) -> None:
+        """Prepared here, or learned to be committed: now it is held."""
         if isinstance(record, (Prepared, Executing)):
-            self._unsynced.setdefault(machine.me, {})[position] = record
-
-    def on_crash(self, machine: Machine) -> None:
-        """Unsynced records never were."""
-        self._unsynced.pop(machine.me, None)
-
-    def on_durable(self, machine: Machine, position: int) -> None:
-        """Now it is held."""
-        waiting = self._unsynced.get(machine.me, {})
-        for p in [p for p in waiting if p <= position]:
-            record = waiting.pop(p)
-            if isinstance(record, (Prepared, Executing)):
-                self._held.setdefault(record.number, {})[machine.me] = record.digest
+            self._held.setdefault(record.number, {})[machine.me] = record.digest
 
     def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
         """Who executes a batch has seen it committed: the votes of q replicas, each on its sender's disk."""

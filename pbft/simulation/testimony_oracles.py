@@ -13,7 +13,7 @@ from pbft.execution.results import Executed
 from pbft.messages import Message, NewView, ViewChange, decode
 from pbft.protocol.records import Accepted, Entered, Executing, Prepared, Record
 from pbft.simulation.machine import Machine
-from pbft.simulation.oracles import Oracle
+from pbft.simulation.oracles import OnDisk, Oracle
 from pbft.simulation.world import Violation
 
 Place = tuple[int, int, bytes]
@@ -51,34 +51,23 @@ class NewViews(Oracle):
                 )
 
 
-class Cuts(Oracle):
+class Cuts(OnDisk):
     """The log is cut only below what a restart needs: the newest of each record that binds for ever, what was voted
     above h, and whatever executed above the state on disk. Rule 1.6"""
 
     def __init__(self) -> None:
-        self._unsynced: dict[int, dict[int, Record]] = {}
+        super().__init__()
         self._newest: dict[tuple[int, str], int] = {}
         self._numbered: dict[int, dict[int, tuple[int, bool]]] = {}
         """Replica -> position -> (number, whether it executed there and not only got a vote)."""
 
-    def on_record(self, machine: Machine, position: int, record: Record) -> None:
-        """Remember until it is durable."""
-        self._unsynced.setdefault(machine.me, {})[position] = record
-
-    def on_crash(self, machine: Machine) -> None:
-        """Unsynced records never were."""
-        self._unsynced.pop(machine.me, None)
-
-    def on_durable(self, machine: Machine, position: int) -> None:
-        """These may be relied upon."""
-        waiting = self._unsynced.get(machine.me, {})
-        for p in [p for p in waiting if p <= position]:
-            record = waiting.pop(p)
-            if isinstance(record, (Accepted, Prepared, Executing)):
-                is_executed = isinstance(record, Executing)
-                self._numbered.setdefault(machine.me, {})[p] = (record.number, is_executed)
-            else:
-                self._newest[machine.me, type(record).__name__] = p
+    def on_synced(self, machine: Machine, position: int, record: Record) -> None:
+        """What the log must go on telling for a while."""
+        if isinstance(record, (Accepted, Prepared, Executing)):
+            is_executed = isinstance(record, Executing)
+            self._numbered.setdefault(machine.me, {})[position] = (record.number, is_executed)
+        else:
+            self._newest[machine.me, type(record).__name__] = position
 
     def on_cut(self, machine: Machine, below: int) -> None:
         """Would anything be missed?"""
@@ -92,32 +81,20 @@ class Cuts(Oracle):
                 raise Violation("cut log", f"replica {me} cuts what it did at {number}")
 
 
-class Held(Oracle):
+class Held(OnDisk):
     """What each correct replica has on disk: the batches that it pre-prepared and prepared."""
 
     def __init__(self) -> None:
-        self._unsynced: dict[int, dict[int, Accepted | Prepared]] = {}
+        super().__init__()
         self.accepted: dict[int, dict[Place, bool]] = {}
         self.prepared: dict[int, dict[int, tuple[bytes, int]]] = {}
 
-    def on_record(self, machine: Machine, position: int, record: Record) -> None:
-        """Remember until it is durable."""
-        if isinstance(record, (Accepted, Prepared)):
-            self._unsynced.setdefault(machine.me, {})[position] = record
-
-    def on_crash(self, machine: Machine) -> None:
-        """Unsynced records never were."""
-        self._unsynced.pop(machine.me, None)
-
-    def on_durable(self, machine: Machine, position: int) -> None:
+    def on_synced(self, machine: Machine, position: int, record: Record) -> None:
         """It will be there after a crash."""
-        waiting = self._unsynced.get(machine.me, {})
-        for p in [p for p in waiting if p <= position]:
-            record = waiting.pop(p)
-            if isinstance(record, Accepted):
-                self.accepted.setdefault(machine.me, {})[record.view, record.number, record.digest] = True
-            else:
-                self.prepared.setdefault(machine.me, {})[record.number] = (record.digest, record.view)
+        if isinstance(record, Accepted):
+            self.accepted.setdefault(machine.me, {})[record.view, record.number, record.digest] = True
+        elif isinstance(record, Prepared):
+            self.prepared.setdefault(machine.me, {})[record.number] = (record.digest, record.view)
 
 
 class Prepares(Held):

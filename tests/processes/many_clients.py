@@ -11,20 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import trio
-from campaigns.common import Row, free_ports, memory, settle, start
+from campaigns.common import Row, cluster, memory, settle, start
 
 from pbft.apps.counter import get, inc
 from pbft.cli.children import Children
 from pbft.client import Client, ClientError, Overloaded
-from pbft.config_file import ClusterConfig, write_cluster
+from pbft.config_file import ClusterConfig
 
 MEMORY_MAX = 400 << 20
 """Resident bytes that no replica exceeds, however much is asked of it."""
@@ -38,15 +35,6 @@ class Told:
     results: list[int] = field(default_factory=list)
     busy: int = 0
     unknown: int = 0
-
-
-@contextmanager
-def cluster(names: list[str], **tunables: int) -> Iterator[ClusterConfig]:
-    """A fresh cluster of four replicas with these clients."""
-    with tempfile.TemporaryDirectory(prefix="pbft-test-") as folder:
-        place = Path(folder) / "c"
-        ports = free_ports(8)
-        yield write_cluster(place, app="counter", base_port=ports, clients=tuple(names), tunables=tunables)
 
 
 async def ask(client: Client, told: Told, requests: int, in_flight: int, timeout: float) -> None:
@@ -136,8 +124,8 @@ async def play(
 
 def flood(clients: int, requests: int, in_flight: int, timeout: float = 3600.0, **tunables: int) -> Row:
     """So many clients make so many calls each, as fast as they can."""
-    names = ["newcomer", *(f"client-{i}" for i in range(clients))]
-    with cluster(names, **tunables) as config, Children(config) as children:
+    names = ("newcomer", *(f"client-{i}" for i in range(clients)))
+    with cluster(clients=names, **tunables) as config, Children(config) as children:
         start(children)
         _, found = trio.run(play, config, children, requests, in_flight, timeout)
     return found

@@ -7,8 +7,7 @@ from typing import Any
 from pbft.config import Quorums
 from pbft.execution.executor import Executor
 from pbft.execution.operations import Operations
-from pbft.messages import Checkpoint, Committed, NewView
-from pbft.protocol.checkpoints import Checkpoints
+from pbft.messages import Committed, NewView
 from pbft.protocol.decision import decide
 from pbft.protocol.delivery import Delivery
 from pbft.protocol.ordering import Ordering
@@ -18,7 +17,7 @@ from pbft.protocol.sessions import SessionMirror, Verdict
 from pbft.protocol.view_change import ViewChanges
 from pbft.protocol.votes import Votes
 from pbft.simulation.keys import SimulatedAuthentication
-from pbft.simulation.mutants.base import HONEST, QUIET, ROUGH, Mutant, Patch
+from pbft.simulation.mutants.base import HONEST, QUIET, ROUGH, Mutant, Patch, stable_by
 
 # ---- counting
 
@@ -142,18 +141,6 @@ def _claims_unbounded() -> list[Patch]:
     return [(Delivery, "on_committed", broken)]
 
 
-def _checkpoints_unbounded() -> list[Patch]:
-    def broken(self: Checkpoints, checkpoint: Checkpoint) -> None:
-        if checkpoint.number > self._core.log.low:
-            votes = self._votes.setdefault(checkpoint.number, {})
-            votes.setdefault(checkpoint.sender, checkpoint)
-            matching = tuple(c for c in votes.values() if c.digest == checkpoint.digest)
-            if len(matching) >= self._core.quorums.strong:
-                self._become_stable(matching)
-
-    return [(Checkpoints, "_count", broken)]
-
-
 _LONG = {"n": 4, "operations": 100, "callers": 5, "pipeline": 8, "crashes": 0, "faulty": 1}
 
 ADMISSION = (
@@ -215,7 +202,7 @@ ADMISSION = (
     Mutant(
         "checkpoints-unbounded",
         "CHECKPOINTs far ahead are all remembered",
-        _checkpoints_unbounded,
+        lambda: stable_by(lambda quorums: quorums.strong),
         "signed-false-checkpoints",
         "1.19",
         {"interval": 2, "window": 4, "operations": 40},

@@ -7,6 +7,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pbft.config import Quorums
+from pbft.messages import Checkpoint
+from pbft.protocol.checkpoints import Checkpoints
+from pbft.protocol.core import Core
+from pbft.protocol.records import Record
 from pbft.simulation.network import Weather
 from pbft.simulation.scenario import Scenario
 
@@ -50,6 +55,34 @@ class Mutant:
         if self.provoked_by:
             drawn = replace(drawn, adversary=self.provoked_by, false_alarms=max(10, drawn.false_alarms))
         return replace(drawn, **self.fixed)
+
+
+def unwritten(kind: type[Record]) -> list[Patch]:
+    """Records of one kind are applied and not written."""
+    original = Core.record
+
+    def broken(self: Core, record: Record, batch: Any = None) -> int:
+        if isinstance(record, kind):
+            self.log.apply(record, self.outbox.position, batch)
+            return self.outbox.position
+        return original(self, record, batch)
+
+    return [(Core, "record", broken)]
+
+
+def stable_by(enough: Callable[[Quorums], int], any_digest: bool = False) -> list[Patch]:
+    """CHECKPOINTs of every number above h are counted, however far, and so many are a stable certificate."""
+
+    def broken(self: Checkpoints, checkpoint: Checkpoint) -> None:
+        if checkpoint.number <= self._core.log.low:
+            return
+        votes = self._votes.setdefault(checkpoint.number, {})
+        votes.setdefault(checkpoint.sender, checkpoint)
+        matching = tuple(v for v in votes.values() if any_digest or v.digest == checkpoint.digest)
+        if len(matching) >= enough(self._core.quorums):
+            self._become_stable(matching)
+
+    return [(Checkpoints, "_count", broken)]
 
 
 @contextmanager

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pbft.messages import Checkpoint
 from pbft.protocol.checkpoints import Checkpoints
-from pbft.protocol.core import Core
 from pbft.protocol.log import Log
-from pbft.protocol.records import Entered, Executing, OwnCheckpoint, Prepared, Record
-from pbft.simulation.mutants.base import Mutant, Patch
-
-
-def _unwritten(kind: type[Record]) -> list[Patch]:
-    original = Core.record
-
-    def broken(self: Core, record: Record, batch: Any = None) -> int:
-        if isinstance(record, kind):
-            self.log.apply(record, self.outbox.position, batch)
-            return self.outbox.position
-        return original(self, record, batch)
-
-    return [(Core, "record", broken)]
+from pbft.protocol.records import Entered, Executing, OwnCheckpoint, Prepared
+from pbft.simulation.mutants.base import Mutant, Patch, unwritten
 
 
 def _not_written_again() -> list[Patch]:
@@ -56,15 +41,15 @@ def _learning_clears() -> list[Patch]:
 
 
 DURABILITY = (
-    Mutant("prepared-unwritten", "that a batch is prepared is not written", lambda: _unwritten(Prepared), rule="1.5"),
+    Mutant("prepared-unwritten", "that a batch is prepared is not written", lambda: unwritten(Prepared), rule="1.5"),
     Mutant(
         "entered-unwritten",
         "NEW-VIEWs are not written",
-        lambda: _unwritten(Entered),
+        lambda: unwritten(Entered),
         rule="1.5",
         fixed={"false_alarms": 10},
     ),
-    Mutant("checkpoint-unwritten", "own CHECKPOINTs are not written", lambda: _unwritten(OwnCheckpoint), rule="1.5"),
+    Mutant("checkpoint-unwritten", "own CHECKPOINTs are not written", lambda: unwritten(OwnCheckpoint), rule="1.5"),
     Mutant(
         "not-rewritten",
         "the log is cut without writing again what still binds",

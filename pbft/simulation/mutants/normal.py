@@ -9,19 +9,17 @@ from pbft.client.collector import Collector
 from pbft.config import Quorums
 from pbft.execution.executor import Executor
 from pbft.execution.sessions import Session, Sessions
-from pbft.messages import Body, Checkpoint
-from pbft.protocol.checkpoints import Checkpoints
-from pbft.protocol.core import Core
+from pbft.messages import Body
 from pbft.protocol.delivery import Delivery
 from pbft.protocol.effects import Outbox, Send
 from pbft.protocol.log import Slot
 from pbft.protocol.ordering import Ordering
-from pbft.protocol.records import Accepted, Executing, Record
+from pbft.protocol.records import Accepted, Executing
 from pbft.protocol.retransmission import Retransmission
 from pbft.protocol.sessions import SessionMirror, Verdict
 from pbft.protocol.votes import Votes
 from pbft.simulation.keys import SimulatedAuthentication
-from pbft.simulation.mutants.base import HONEST, QUIET, ROUGH, Mutant, Patch
+from pbft.simulation.mutants.base import HONEST, QUIET, ROUGH, Mutant, Patch, stable_by, unwritten
 
 
 def _smaller_quorum() -> list[Patch]:
@@ -140,42 +138,6 @@ def _made_up(digest: bytes) -> Any:
     return NULL_BATCH._replace(digest=digest)
 
 
-def _checkpoint_digests_not_compared() -> list[Patch]:
-    def broken(self: Checkpoints, checkpoint: Checkpoint) -> None:
-        if checkpoint.number <= self._core.log.low:
-            return
-        votes = self._votes.setdefault(checkpoint.number, {})
-        votes.setdefault(checkpoint.sender, checkpoint)
-        if len(votes) >= self._core.quorums.strong:
-            self._become_stable(tuple(votes.values()))
-
-    return [(Checkpoints, "_count", broken)]
-
-
-def _accepted_not_written() -> list[Patch]:
-    original = Core.record
-
-    def broken(self: Core, record: Record, batch: Any = None) -> int:
-        if isinstance(record, Accepted):
-            self.log.apply(record, self.outbox.position, batch)
-            return self.outbox.position
-        return original(self, record, batch)
-
-    return [(Core, "record", broken)]
-
-
-def _learned_not_written() -> list[Patch]:
-    original = Core.record
-
-    def broken(self: Core, record: Record, batch: Any = None) -> int:
-        if isinstance(record, Executing):
-            self.log.apply(record, self.outbox.position, batch)
-            return self.outbox.position
-        return original(self, record, batch)
-
-    return [(Core, "record", broken)]
-
-
 def _window_ignores_gaps() -> list[Patch]:
     original = Delivery.hand_over
 
@@ -263,17 +225,6 @@ def _sends_dropped() -> list[Patch]:
     return [(Outbox, "release", broken)]
 
 
-def _stable_too_early() -> list[Patch]:
-    def broken(self: Checkpoints, checkpoint: Checkpoint) -> None:
-        if checkpoint.number > self._core.log.low:
-            self._votes.setdefault(checkpoint.number, {})[checkpoint.sender] = checkpoint
-            matching = tuple(v for v in self._votes[checkpoint.number].values() if v.digest == checkpoint.digest)
-            if len(matching) >= self._core.quorums.weak:
-                self._become_stable(matching)
-
-    return [(Checkpoints, "_count", broken)]
-
-
 NORMAL_CASE = (
     Mutant("quorum-too-small", "q is one too small everywhere", _smaller_quorum, rule="1 notation"),
     Mutant("own-vote-twice", "the own vote counts twice", _own_vote_twice, rule="1.10"),
@@ -297,13 +248,18 @@ NORMAL_CASE = (
     Mutant(
         "checkpoints-any-digest",
         "CHECKPOINTs of different digests count together",
-        _checkpoint_digests_not_compared,
+        lambda: stable_by(lambda quorums: quorums.strong, any_digest=True),
         provoked_by="signed-false-checkpoints",
         rule="1.10",
     ),
-    Mutant("weak-checkpoints", "f+1 CHECKPOINTs are a stable certificate", _stable_too_early, rule="1.4"),
-    Mutant("accepted-unwritten", "accepted PRE-PREPAREs are not written", _accepted_not_written, rule="1.5"),
-    Mutant("executing-unwritten", "what executes is not written", _learned_not_written, rule="1.6"),
+    Mutant(
+        "weak-checkpoints",
+        "f+1 CHECKPOINTs are a stable certificate",
+        lambda: stable_by(lambda quorums: quorums.weak),
+        rule="1.4",
+    ),
+    Mutant("accepted-unwritten", "accepted PRE-PREPAREs are not written", lambda: unwritten(Accepted), rule="1.5"),
+    Mutant("executing-unwritten", "what executes is not written", lambda: unwritten(Executing), rule="1.6"),
     Mutant("gaps-skipped", "execution does not wait for lower numbers", _window_ignores_gaps, rule="1.11"),
     Mutant("numbers-again", "a restarted primary proposes numbers again", _proposes_numbers_again, rule="1.5"),
     Mutant(

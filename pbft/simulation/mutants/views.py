@@ -11,7 +11,7 @@ from pbft.batch import NULL_DIGEST, ClientRequest
 from pbft.config import Quorums
 from pbft.messages import NewView, ViewChange
 from pbft.protocol import decision, log, view_change
-from pbft.protocol.core import Core, Refused
+from pbft.protocol.core import Refused
 from pbft.protocol.decision import Decision
 from pbft.protocol.effects import Outbox, Send
 from pbft.protocol.log import Log
@@ -22,7 +22,7 @@ from pbft.protocol.requests import Requests
 from pbft.protocol.retransmission import Retransmission
 from pbft.protocol.view_change import ViewChanges
 from pbft.simulation.keys import SimulatedAuthentication
-from pbft.simulation.mutants.base import HONEST, ROUGH, Mutant, Patch
+from pbft.simulation.mutants.base import HONEST, ROUGH, Mutant, Patch, unwritten
 
 Decide = Callable[[Quorums, int, Sequence[ViewChange]], Decision | None]
 
@@ -124,18 +124,6 @@ def _votes_after_leaving() -> list[Patch]:
         return None if reason is Refused.LEFT_VIEW and self._core.log.low < number <= self._core.log.high else reason
 
     return [(Ordering, "refuse_place", broken), (Ordering, "on_left", lambda self: None)]
-
-
-def _left_not_written() -> list[Patch]:
-    original = Core.record
-
-    def broken(self: Core, record: Record, batch: Any = None) -> int:
-        if isinstance(record, Left):
-            self.log.apply(record, self.outbox.position, batch)
-            return self.outbox.position
-        return original(self, record, batch)
-
-    return [(Core, "record", broken)]
 
 
 def _view_change_too_early() -> list[Patch]:
@@ -277,7 +265,7 @@ VIEW_CHANGE = (
         _LOSING,
     ),
     Mutant("votes-after-leaving", "a replica that has left a view still votes in it", _votes_after_leaving, "", "1.12"),
-    Mutant("left-unwritten", "VIEW-CHANGEs are not written", _left_not_written, "", "1.5"),
+    Mutant("left-unwritten", "VIEW-CHANGEs are not written", lambda: unwritten(Left), "", "1.5"),
     Mutant("left-undurable", "VIEW-CHANGEs leave before they are on disk", _view_change_too_early, "", "1.5"),
     Mutant(
         "view-forgotten",

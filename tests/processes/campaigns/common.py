@@ -41,7 +41,9 @@ def free_ports(count: int) -> int:
 
 
 @contextmanager
-def cluster(replicas: int = 4, app: str = "counter", **tunables: int) -> Iterator[ClusterConfig]:
+def cluster(
+    replicas: int = 4, app: str = "counter", clients: tuple[str, ...] = ("alice", "bob"), **tunables: int
+) -> Iterator[ClusterConfig]:
     """A fresh cluster in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="pbft-test-") as folder:
         yield write_cluster(
@@ -49,7 +51,7 @@ def cluster(replicas: int = 4, app: str = "counter", **tunables: int) -> Iterato
             replicas=replicas,
             app=app,
             base_port=free_ports(2 * replicas),
-            clients=("alice", "bob"),
+            clients=clients,
             tunables=tunables,
         )
 
