@@ -52,8 +52,9 @@ class Queue:
             for victim in evicted:  # it was not enough
                 self._put(victim)
             return None
-        self.remove(old.client, old.digest)
-        self._put(request)
+        mine[request.digest] = request  # where the old copy stood, in its client's order and turn
+        self.bytes += request.size - old.size
+        self._bytes_of[request.client] += request.size - old.size
         return evicted
 
     def _put(self, request: ClientRequest) -> None:

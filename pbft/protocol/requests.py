@@ -215,9 +215,9 @@ class Requests:
         one, so that nobody could ever order it. What never verified here is looked at first."""
         for request in requests:
             self.in_flight.pop(request.digest, None)
-            self._awaited.pop(request.digest, None)
             authenticator = self._verified.get(request.digest)
             if authenticator is None:
+                self._awaited.pop(request.digest, None)
                 if len(self._doubtful) < _DOUBTFUL:
                     self._doubtful.append(request)
                 continue
@@ -225,7 +225,9 @@ class Requests:
             verified = request if same else ClientRequest(request.body, authenticator)
             # An unsigned one may be such that no other primary can get it accepted: it starts no timer.
             if self._queued(verified) and verified.is_signed:
-                self._awaited[verified.digest] = 0
+                self._awaited[verified.digest] = 0  # where it stood: its wait began when it came
+            else:
+                self._awaited.pop(verified.digest, None)
 
     def take_doubtful(self) -> list[ClientRequest]:
         """Requests that would wait again if their authenticators verified, which nobody has looked at here: after a

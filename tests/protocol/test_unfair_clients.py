@@ -140,3 +140,33 @@ def test_an_insistent_request_takes_no_room_of_others() -> None:
     assert queue.add(queued(ALICE, 5)) is None
     assert [(r.client, r.id) for r in queue.add(queued(ALICE, 5), insistent=True) or ()] == [(ALICE, 2)]
     assert queue.count == 4
+
+
+def test_a_signed_copy_stands_where_the_unsigned_one_stood() -> None:
+    """In the order of its client's requests, and in its client's turn; its bytes count once."""
+    queue = Queue(100, 100, 1 << 20)
+    for client in (ALICE, BOB):
+        for number in range(2):
+            assert queue.add(queued(client, number)) == []
+    before = queue.bytes
+    signed = queued(ALICE, 0, signed=True)
+    assert queue.add(signed) == []
+    assert (queue.count, queue.operations) == (4, 4)
+    assert queue.bytes == before + signed.size - queued(ALICE, 0).size
+    taken = queue.take(1 << 20, lambda _: True)
+    assert [(r.client, r.is_signed) for r in taken] == [(ALICE, True), (BOB, False), (ALICE, False), (BOB, False)]
+    assert taken[0].digest == signed.digest and (queue.count, queue.bytes) == (0, 0)
+
+
+def test_a_request_that_waits_again_has_waited_since_it_came() -> None:
+    """A view change takes its batch away: it stays in front of what came after it, and the timer runs for it."""
+    c = group(checkpoint_interval=128, log_window=256)
+    requests = c.members[1].replica.requests
+    first, second = (c.request(ALICE, operation, b"\x01") for operation in (b"1", b"2"))
+    for request in (first, second):
+        c.members[1].give(ALICE, request)
+    batch = (ClientRequest(*first),)
+    requests.ordered(9, batch)
+    assert requests.oldest_unproposed == ClientRequest(*second).digest
+    requests.wait_again(batch)
+    assert requests.oldest_unproposed == requests.oldest_awaited(0) == batch[0].digest
