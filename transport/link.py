@@ -314,6 +314,8 @@ class TcpLink:
                 self._progress_at = self._owner.now
                 self._owner.selector.modify(self._sock, READ | WRITE, self)
                 return
+            if count < self._owner.limits.write_max_bytes:
+                return  # all that was queued is gone
 
     def _resume(self) -> None:
         """Send the rest of what was sealed, then what else waits."""

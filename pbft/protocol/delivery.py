@@ -89,7 +89,7 @@ class Delivery:
     def learned(self) -> Iterable[tuple[int, bytes]]:
         """(number, digest) that f+1 vouch for and that is not ready yet, from the next number on without gaps."""
         number = self.handed + 1
-        while True:
+        while self._claims:
             if number not in self._ready:
                 votes = self._claims.get(number)
                 digest = votes.reached(self._core.quorums.weak) if votes else None

@@ -101,4 +101,5 @@ class HeldProposals:
 
     def on_window_moved(self) -> None:
         """Numbers at or below the low watermark are gone."""
-        self._numbers = {n for n in self._numbers if n > self._core.log.low}
+        if self._numbers:
+            self._numbers = {n for n in self._numbers if n > self._core.log.low}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 from pbft.batch import ClientRequest, decode_batch
@@ -33,6 +34,11 @@ from pbft.protocol.replica import Replica
 _EARLY_MESSAGES = 256
 _EARLY_BYTES = 4 << 20
 """Of one sender, for views that have not begun here; what does not fit is asked for again by STATUS."""
+
+
+_VOTE_BYTES = 64
+_decode_vote = lru_cache(maxsize=256)(decode)
+"""Votes of different replicas for one digest are the same bytes: they are decoded once. Messages never change."""
 
 
 class Authentication(Protocol):
@@ -72,15 +78,17 @@ class Inbound:
         """Handle one message; the reason if it was refused."""
         replica = self._replica
         try:
-            message = decode(body)
+            message = decode(body) if len(body) > _VOTE_BYTES else _decode_vote(body)
             if type(message) is Request:
                 return self._request(sender, message)
             if is_client(sender):
                 return replica.core.refuse(sender, Refused.WRONG_ROLE)
-            if isinstance(message, (PrePrepare, Prepare, Commit)) and message.view > replica.core.view:
-                return self._keep_early(sender, message.view, body)
-            if type(message) is PrePrepare:
-                return self._pre_prepare(sender, message)
+            if isinstance(message, (Prepare, Commit, PrePrepare)):
+                if message.view > replica.core.view:
+                    return self._keep_early(sender, message.view, body)
+                if type(message) is PrePrepare:
+                    return self._pre_prepare(sender, message)
+                return replica.on_message(sender, message)
         except CodecError:
             return replica.core.refuse(sender, Refused.MALFORMED)
         if type(message) is Checkpoint:

@@ -129,12 +129,11 @@ class Retransmission:
                 delivery.learn(number, digest, body)
             else:
                 self._want(number, digest, delivery.claimants(number, digest), wanted)
-        others = [i for i in range(core.quorums.n) if i != core.me]
         for number, digest in self._ordering.missing_chosen()[:_FETCH_AT_ONCE]:
+            others = [i for i in range(core.quorums.n) if i != core.me]
             self._want(number, digest, self._views.vouchers(number, digest) or others, wanted)
         for peer, entries in wanted.items():
             core.send(peer, Fetch(tuple(entries)))
-        delivery.hand_over()
 
     def _want(self, number: int, digest: bytes, holders: list[int], wanted: dict[int, list[tuple[int, bytes]]]) -> None:
         """Ask one of those who should have a body, another one each time."""

@@ -66,7 +66,7 @@ class Suspicion:
         self.blamed_for = ""
         """Why the floor blames the present primary (`floor.py`); empty if it does not."""
         self._suspects: dict[int, tuple[int, float]] = {}
-        """Sender -> (view, when it came), its newest SUSPECT."""
+        """Sender -> (view, when it came), its newest SUSPECT, for two periods."""
         self.failed_views = 0
         """The timeout is doubled so many times."""
         self._executed = 0
@@ -216,8 +216,11 @@ class Suspicion:
 
     def fresh(self, view: int) -> set[int]:
         """Who suspects `view` now, this replica included."""
-        since = self._core.now - 2 * SUSPECT_PERIOD
-        found = {s for s, (v, when) in self._suspects.items() if v == view and when >= since}
+        found: set[int] = set()
+        if self._suspects:
+            since = self._core.now - 2 * SUSPECT_PERIOD
+            self._suspects = {s: said for s, said in self._suspects.items() if said[1] >= since}
+            found.update(s for s, (v, _) in self._suspects.items() if v == view)
         if self.suspected == view:
             found.add(self._core.me)
         return found

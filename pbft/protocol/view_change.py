@@ -97,10 +97,13 @@ class ViewChanges:
         or signed an invalid NEW-VIEW."""
         core = self._core
         current, weak = core.log.promised, core.quorums.weak
+        suspects = self._suspicion.fresh(current)
+        if not suspects and not self.collected:  # as in almost every sweep
+            return current + 1 if self._invalid == current else None
         above = {s: m.view for s, m in self.collected.items() if m.view > current}
         if len(above) >= weak:
             return sorted(above.values(), reverse=True)[weak - 1]
-        if len(self._suspicion.fresh(current) | above.keys()) >= weak:
+        if len(suspects | above.keys()) >= weak:
             return current + 1
         if core.quorums.primary(current) in above or self._invalid == current:
             return current + 1

@@ -23,7 +23,7 @@ class Votes:
 
     def count(self, digest: bytes) -> int:
         """Distinct senders of exactly this digest."""
-        return sum(d == digest for d in self._by_sender.values())
+        return list(self._by_sender.values()).count(digest)
 
     def reached(self, threshold: int) -> bytes | None:
         """A digest with at least `threshold` distinct senders, if there is one."""
