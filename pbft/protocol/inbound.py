@@ -175,6 +175,8 @@ class Inbound:
         if sender == request.client and self._replica.requests.answer_known(request, self._replica.delivery.executed):
             self.last_request = (request.client, request.session)
             return None
+        if sender == request.client and self._replica.requests.turns_away(request):
+            return self._replica.core.refuse(sender, Refused.TOO_OFTEN)
         authentic = request.client in self._clients and self._authentication.request_is_authentic(request)
         if authentic is None:
             return self._wait_for_verdict(sender, message, request)

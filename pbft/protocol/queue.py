@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from pbft.batch import ClientRequest
 
+PER_BATCH = 16
+"""Requests of one client in a batch, at most: one that floods makes no batch costly in which others wait, too."""
+
 
 class Queue:
     """Pending requests by client and digest; taken round-robin, one request per client and turn. When it is full, who
@@ -23,6 +26,10 @@ class Queue:
         self.count = 0
         self.bytes = 0
         self.operations = 0
+
+    def is_full_for(self, client: int) -> bool:
+        """Whether one more request of this client would find no room, whoever made some."""
+        return len(self._by_client.get(client, ())) >= self._per_client
 
     def get(self, request: ClientRequest) -> ClientRequest | None:
         """The queued request with this digest."""
@@ -100,11 +107,13 @@ class Queue:
         """Remove up to `max_bytes` of requests for which `ready` holds, one per client and turn."""
         taken: list[ClientRequest] = []
         skipped: set[bytes] = set()
+        counts: dict[int, int] = {}
         idle = 0
         while idle < len(self._turns):
             client = self._turns[0]
             self._turns.rotate(-1)
-            request = self._next(client, skipped, ready)
+            count = counts[client] = counts.get(client, 0) + 1
+            request = self._next(client, skipped, ready) if count <= PER_BATCH else None
             if request is None:
                 idle += 1
                 continue

@@ -118,6 +118,16 @@ class Requests:
         self._core.effects.answers.append(request)
         return True
 
+    def turns_away(self, request: ClientRequest) -> bool:
+        """Whether its client, whose link it came over, has as much waiting here as it may: then it hears `busy` before
+        anything of the request is verified. What is refused must not cost a signature."""
+        if not self.queue.is_full_for(request.client) or self.queue.get(request) is not None:
+            return False
+        if request.digest in self.in_flight:
+            return False
+        self._answer_refusal(request, "busy")
+        return True
+
     def is_too_large(self, request: ClientRequest) -> bool:
         """Whether it exceeds what one REQUEST may carry."""
         t = self._core.tunables

@@ -7,8 +7,8 @@ from cluster import ALICE, BOB, Cluster
 from signed_views import executed_once, group, proposal
 
 from pbft.batch import ClientRequest, operations_body
-from pbft.messages import Request, Suspect, encode
-from pbft.protocol.queue import Queue
+from pbft.messages import Refusal, Request, Suspect, encode
+from pbft.protocol.queue import PER_BATCH, Queue
 
 
 def test_a_request_whose_authenticator_the_primary_spoiled_waits_again_as_it_was() -> None:
@@ -170,3 +170,42 @@ def test_a_request_that_waits_again_has_waited_since_it_came() -> None:
     assert requests.oldest_unproposed == ClientRequest(*second).digest
     requests.wait_again(batch)
     assert requests.oldest_unproposed == requests.oldest_awaited(0) == batch[0].digest
+
+
+def test_a_client_that_floods_takes_a_bounded_part_of_each_batch() -> None:
+    """Else every batch is as costly as its queue is long, and others wait for that."""
+    queue = Queue(100, 200, 1 << 20)
+    for number in range(3 * PER_BATCH):
+        queue.add(queued(ALICE, number))
+    for number in range(3):
+        queue.add(queued(BOB, number))
+    batches = [[r.client for r in queue.take(1 << 20, lambda _: True)] for _ in range(3)]
+    assert [batch.count(ALICE) for batch in batches] == [PER_BATCH] * 3
+    assert batches[0].count(BOB) == 3 and queue.count == 0
+
+
+def test_what_a_full_queue_refuses_costs_no_look_at_its_signature() -> None:
+    """A client that floods valid requests hears `busy` before any of them is verified; what waits already, sent again,
+    is no more than that."""
+    c = group(checkpoint_interval=128, log_window=256, pending_per_client=4)
+    c.open(BOB)
+    c.members[0].crash()
+    m, looked = c.members[1], 0
+    inbound = m.host.inbound
+    real = inbound._authentication.request_is_authentic
+
+    def look(request: ClientRequest) -> bool | None:
+        nonlocal looked
+        looked += 1
+        return real(request)
+
+    inbound._authentication.request_is_authentic = look  # type: ignore[method-assign]
+    requests = [c.request(ALICE, b"%d" % i, b"\x01") for i in range(20)]
+    for request in requests:
+        m.give(ALICE, request)
+    assert looked == 4 == m.replica.requests.queue.count
+    assert len(c.take(Refusal)) == 16
+    m.give(ALICE, requests[0])
+    assert len(c.take(Refusal)) == 16
+    m.give(BOB, c.request(BOB, authenticator=b"\x01"))
+    assert m.replica.requests.queue.count == 5
