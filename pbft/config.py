@@ -115,7 +115,7 @@ class Tunables:
         60_000, 50, 3_600_000, "milliseconds", "longest view timeout, however many views have failed", shared=False
     )
     retained_log_bytes: int = _tunable(
-        64 << 20, 1 << 16, 1 << 40, "bytes", "old batches kept to serve others", shared=False
+        64 << 20, 1 << 12, 1 << 40, "bytes", "old batches kept to serve others", shared=False
     )
     durable_checkpoint_bytes: int = _tunable(
         64 << 20, 1 << 16, 1 << 40, "bytes", "log written between durable checkpoints", shared=False

@@ -22,14 +22,21 @@ class DurableCheckpoints:
     """Of one replica."""
 
     def __init__(
-        self, me: int, tunables: Tunables, host: Host, executor: ExecutorThread, store: CheckpointStore | None
+        self,
+        me: int,
+        tunables: Tunables,
+        host: Host,
+        executor: ExecutorThread,
+        store: CheckpointStore | None,
+        writing: trio.Lock,
     ) -> None:
-        """`store`: None for a volatile replica, which writes none."""
+        """`store`: None for a volatile replica, which writes none. `writing`: who holds it may write to the store."""
         self._me = me
         self._tunables = tunables
         self._host = host
         self._executor = executor
         self._store = store
+        self._writing = writing
         self._due = time.monotonic() + tunables.durable_checkpoint_interval
         self._logged_before = 0
         self._is_writing = False
@@ -58,9 +65,10 @@ class DurableCheckpoints:
             self._due = time.monotonic() + self._tunables.durable_checkpoint_interval
             if snapshot is not None:
                 try:
-                    await trio.to_thread.run_sync(
-                        lambda s=snapshot, n=number: store.write(n, s.meta(), s.chunks())  # type: ignore[misc]
-                    )
+                    async with self._writing:
+                        await trio.to_thread.run_sync(
+                            lambda s=snapshot, n=number: store.write(n, s.meta(), s.chunks())  # type: ignore[misc]
+                        )
                 except OSError as error:
                     log.error("replica %d: no durable checkpoint %d: %s", self._me, number, error)
                 else:

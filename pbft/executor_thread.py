@@ -36,6 +36,8 @@ class ExecutorThread:
         self._outstanding = 0
         self._waiting = False
         self._snapshots: dict[int, ExecutionSnapshot] = {}
+        if executor.last_executed and executor.last_executed % checkpoint_interval == 0:
+            self._keep_snapshot(executor.last_executed)  # a stored one: others may need it
         self.failure: BaseException | None = None
         """What ended the thread: a fault of this code, never of an application."""
         sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))
@@ -91,6 +93,17 @@ class ExecutorThread:
     def snapshot(self, number: int) -> ExecutionSnapshot | None:
         """The state after `number`, a multiple of K, if it is still kept."""
         return self._snapshots.get(number)
+
+    def newest_snapshot(self) -> ExecutionSnapshot | None:
+        """The newest state that is kept, if any is."""
+        return self._snapshots[max(self._snapshots)] if self._snapshots else None
+
+    def replace(self, executor: Executor) -> None:
+        """Go on with another executor, which stands at a multiple of K; this one has nothing to do."""
+        assert not self._outstanding
+        self._executor = executor
+        self._snapshots.clear()
+        self._keep_snapshot(executor.last_executed)
 
     def close(self) -> None:
         """Let the thread end after its present job; it is not waited for."""

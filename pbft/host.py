@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pbft.batch import Batch, ClientRequest
 from pbft.config import Group
+from pbft.execution import ExecutionSnapshot
 from pbft.execution.results import Executed, ExecutionStart, Result
 from pbft.messages import Message, encode
 from pbft.protocol.core import Refused, Sign
@@ -21,6 +22,7 @@ from pbft.protocol.inbound import Authentication, Defer, Inbound
 from pbft.protocol.records import decode_record, encode_record
 from pbft.protocol.replica import Replica, fold
 from pbft.protocol.suspicion import NO_CONDITIONS, Conditions
+from pbft.transfer import Fetched, States, StateTransfer
 
 
 class LogPort(Protocol):
@@ -50,6 +52,12 @@ class Ports:
     """Ask the executor's table; the driver calls `Host.answered` with what it says."""
     stable: Callable[[int], None]
     evidence: Callable[[Evidence], None]
+    kept: Callable[[int], ExecutionSnapshot | None]
+    """The state after this number, if the executor keeps it still."""
+    prepare: Callable[[], None]
+    """Copy the newest state that is kept, or empty ones; the driver calls `Host.prepared`."""
+    install: Callable[[Fetched], None]
+    """Put a fetched state in the place of the executor's, once it is on disk; the driver calls `Host.installed`."""
 
 
 class Host:
@@ -61,6 +69,7 @@ class Host:
         self.replica = replica
         self.inbound = Inbound(replica, authentication, defer)
         self._ports = ports
+        self.transfer = StateTransfer(replica.core.group, replica.core.me, self._send, ports.kept, ports.prepare)
         self.bytes_logged = 0
         """Bytes of records appended since this host was made."""
 
@@ -93,6 +102,17 @@ class Host:
     def tick(self, conditions: Conditions = NO_CONDITIONS) -> None:
         """Time has passed; call at least every 50 milliseconds."""
         self.replica.on_tick(conditions)
+        self.transfer.on_tick(self.replica.core.now, self.replica.state_wanted)
+
+    def prepared(self, states: States) -> None:
+        """The states to start a transfer from; they are its own from now on."""
+        self.transfer.on_prepared(states)
+
+    def installed(self, start: ExecutionStart | None) -> None:
+        """The executor stands at the fetched state, which is on disk; None: it was refused, or came too late."""
+        self.transfer.on_installed()
+        if start is not None:
+            self.replica.on_installed(start)
 
     # ---- effects
 
@@ -105,6 +125,9 @@ class Host:
             effects = replica.take_effects()
             if not self._carry_out(effects):
                 return
+
+    def _send(self, to: int, message: Message) -> None:
+        self._ports.send(to, encode(message), message)
 
     def _carry_out(self, effects: Effects) -> bool:
         """True if something happened that may have further effects at once."""
@@ -143,6 +166,10 @@ class Host:
             ports.log.cut(effects.cut)
         for evidence in effects.evidence:
             ports.evidence(evidence)
+        for sender, part in effects.transfer:
+            self.transfer.on_message(sender, part)
+        if (fetched := self.transfer.take_fetched()) is not None:
+            ports.install(fetched)
         return again or bool(effects.stable) or bool(effects.answers)
 
 

@@ -248,9 +248,43 @@ class NewView(NamedTuple):
         return signed_body(cluster, epoch, 16, *self[:4])
 
 
+piece_wanted = row(uint(2), uint(2), blob(1 << 12), uint((1 << 32) - 1))
+
+
+@wire.register(17, sequence, array(piece_wanted, 16))
+class FetchState(NamedTuple):
+    """FETCH-STATE(n): asks for pieces of the state after n (`pbft.state.Want`); naming none, for STATE-ROOTS.
+    Replica -> any. Rule 2.9."""
+
+    number: int
+    wanted: tuple[tuple[int, int, bytes, int], ...]
+
+
+@wire.register(18, sequence, array(digest32, 3), digest32)
+class StateRoots(NamedTuple):
+    """STATE-ROOTS(n): what the certified digest of state n is made of, the roots of its spaces and the history. Without
+    roots: the sender does not keep state n (any more). Answer to FETCH-STATE. Rule 2.9."""
+
+    number: int
+    roots: tuple[bytes, ...]
+    history: bytes
+
+
+@wire.register(19, sequence, piece_wanted, blob(1 << 18))
+class StatePiece(NamedTuple):
+    """A piece of state n, answer to FETCH-STATE; believed because it hashes to a digest that is certified. Rule 2.9."""
+
+    number: int
+    want: tuple[int, int, bytes, int]
+    data: bytes
+
+
+Transfer = FetchState | StateRoots | StatePiece
+"""Messages of state transfer: agreement knows nothing of them (`pbft.transfer`)."""
+
 Message = (
     Request | PrePrepare | Prepare | Commit | Checkpoint | Committed | Status | Fetch | Body | Stable | Nack
-    | Reply | Refusal | Suspect | ViewChange | NewView
+    | Reply | Refusal | Suspect | ViewChange | NewView | FetchState | StateRoots | StatePiece
 )  # fmt: skip
 
 Sealed = Checkpoint | ViewChange | NewView

@@ -26,13 +26,14 @@ from pbft.durable_checkpoints import DurableCheckpoints
 from pbft.execution.results import Executed
 from pbft.executor_thread import ExecutorThread
 from pbft.host import Host, Ports
-from pbft.messages import Body, Message, Reply, Stable, encode
+from pbft.messages import Body, Message, Reply, Stable, StatePiece, encode
 from pbft.misbehaviour import Adversary, Late
 from pbft.node_reports import Reports
 from pbft.protocol.effects import ALL
 from pbft.protocol.suspicion import Conditions
 from pbft.signature_desk import SignatureDesk
 from pbft.startup import Started
+from pbft.state_installer import StateInstaller
 from pbft.transport import Hub, Limits, Link
 
 TICK = 0.02
@@ -98,11 +99,16 @@ class Node:
             answer=self._answer,
             stable=lambda number: self._checkpoints.on_stable(number),
             evidence=self._reports.accuse,
+            kept=self._executor.snapshot,
+            prepare=lambda: self._installer.prepare(),
+            install=lambda fetched: self._installer.install(fetched),
         )
         self._desk = SignatureDesk(self._authentication, self._on_verified)
         self._authentication.defers = True
         self.host = Host(started.replica, self._authentication, ports, self._desk.submit)
-        self._checkpoints = DurableCheckpoints(me, group.tunables, self.host, self._executor, started.store)
+        writing = trio.Lock()
+        self._checkpoints = DurableCheckpoints(me, group.tunables, self.host, self._executor, started.store, writing)
+        self._installer = StateInstaller(me, started.make_executor, self._executor, started.store, writing)
         self.hub = self._make_hub(key, listen, peers)
 
     def _make_hub(self, key: PrivateKey, listen: Address, peers: Mapping[int, Address]) -> Hub:
@@ -255,7 +261,7 @@ class Node:
     # ---- ports
 
     def _send(self, to: int, body: bytes, message: Message) -> None:
-        bulk = len(body) > _BULK or isinstance(message, (Body, Stable))
+        bulk = len(body) > _BULK or isinstance(message, (Body, Stable, StatePiece))
         if to == ALL:
             self.hub.multicast(self._others, body, bulk)
         elif isinstance(message, Reply) and (link := self._routes.get((to, message.session))) is not None:
@@ -299,6 +305,7 @@ class Node:
             "volatile": self._volatile,
             "adversary": self._misbehaviour.name if self._misbehaviour else None,
             "version": __version__,
+            "transfer": progress._asdict() if (progress := self.host.transfer.progress) else None,
             "loop_lag_ms_max": round(max(self._lag) * 1000, 1),
             "counters": refused,
             "accusations": self._reports.accusations,
@@ -313,6 +320,7 @@ class Node:
         """Run until cancelled. Raises `pbft.transport.ListenError` if an address cannot be bound."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._checkpoints.run)
+            nursery.start_soon(self._installer.run, self.host, self._collect)
             nursery.start_soon(self._desk.run)
             nursery.start_soon(self._reports.keep_evidence)
             await nursery.start(serve_status, admin.host, admin.port, self.status)

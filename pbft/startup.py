@@ -24,6 +24,7 @@ from pbft.storage.data_directory import DataDirectory, Past, keeps_past
 from pbft.storage.errors import DamagedCheckpoint, DamagedLog, StorageError
 from pbft.storage.group_commit import GroupCommit, RecordLog, VolatileLog
 from pbft.storage.wal import discard_log
+from pbft.transfer import Fetched, built
 
 log = logging.getLogger("pbft.startup")
 application_log = logging.getLogger("pbft.application")
@@ -44,6 +45,8 @@ class Started:
     store: CheckpointStore | None
     executor: Executor
     replica: Replica
+    make_executor: Callable[[Fetched], Executor]
+    """The executor at a state that came from others; blocks. Raises as `pbft.state_installer.built`."""
 
 
 def start_replica(
@@ -75,14 +78,28 @@ def start_replica(
             halted = "" if directory.past is Past.FRESH else VOLATILE_RESTART
             executor = Executor(group, application)
             replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), halted)
-            started = Started(directory, VolatileLog(lambda position: None), None, executor, replica)
+            volatile_log = VolatileLog(lambda position: None)
+            started = Started(directory, volatile_log, None, executor, replica, _maker(group, application))
         else:
             started = _from_disk(group, me, application, sign, secret, directory, on_durable, on_disk_error)
-        started.executor.tell_failures(lambda text, error: application_log.error("%s", text, exc_info=error))
+        started.executor.tell_failures(_tell)
         return started
     except BaseException:
         directory.close()
         raise
+
+
+def _tell(text: str, error: Exception | None) -> None:
+    application_log.error("%s", text, exc_info=error)
+
+
+def _maker(group: Group, application: Callable[[State], Application]) -> Callable[[Fetched], Executor]:
+    def make(fetched: Fetched) -> Executor:
+        executor = built(group, application, fetched)
+        executor.tell_failures(_tell)
+        return executor
+
+    return make
 
 
 def _from_disk(
@@ -119,4 +136,5 @@ def _from_disk(
         replay.finish()
         halted = f"{error} - so it does not vote; it follows the others"
         replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), halted)
-    return Started(directory, GroupCommit(wal, on_durable, on_disk_error), store, executor, replica)
+    log_port = GroupCommit(wal, on_durable, on_disk_error)
+    return Started(directory, log_port, store, executor, replica, _maker(group, application))

@@ -21,6 +21,7 @@ from pbft.messages import (
     Commit,
     Committed,
     Fetch,
+    FetchState,
     Message,
     Nack,
     NewView,
@@ -30,6 +31,8 @@ from pbft.messages import (
     Reply,
     Request,
     Stable,
+    StatePiece,
+    StateRoots,
     Status,
     Suspect,
     ViewChange,
@@ -195,7 +198,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "empty array": (_cbor(), "shape"),
     # number
     "message 0": (_cbor(0, 0, 1, D), "unknown"),
-    "message 17": (_cbor(17, 0, 1, D), "unknown"),
+    "message 20": (_cbor(20, 0, 1, D), "unknown"),
     "message 255": (_cbor(255), "unknown"),
     "message 256": (_cbor(256), "unknown"),
     "message 2^64-1": (_cbor((1 << 64) - 1), "unknown"),
@@ -451,6 +454,9 @@ GOLDEN: list[tuple[Message, str]] = [
     (VIEW_CHANGE, f"890f{_VIEW_CHANGE}"),
     (NewView(1, 0, 300, ((2, TWO),), b"\x5e" * 160, (VIEW_CHANGE,)),
      f"8710010019012c818202{_TWO}{_SEAL}8188{_VIEW_CHANGE}"),
+    (FetchState(128, ((0, 2, b"key", 16),)), "831118808184000 2436b657910".replace(" ", "")),
+    (StateRoots(128, (ONE, TWO), ONE), f"8412188082{_ONE}{_TWO}{_ONE}"),
+    (StatePiece(128, (1, 0, b"\x06\x0b", 0), b"data"), "8413188084010042060b004464617461"),
 ]  # fmt: skip
 
 

@@ -82,6 +82,17 @@ def _votes(row: Row) -> bool:
     return bool(row["reachable"] and not row["halted"] and not row["behind"])
 
 
+def _fetches(transfer: Row | None) -> str:
+    """Where the state stands that it gets from others."""
+    if transfer is None:
+        return "It waits for a state that a quorum has signed."
+    sources = listed(transfer["sources"]) if transfer["sources"] else "nobody yet"
+    return (
+        f"It fetches state {transfer['number']} from {sources}: {transfer['bytes'] / 1e6:.1f} MB are here, "
+        f"{counted(transfer['waiting'], 'more piece')} known to be missing."
+    )
+
+
 def _reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) -> list[str]:
     rows = [_plain(r, quorums.n) for r in rows]
     up = [r for r in rows if r["reachable"]]
@@ -89,7 +100,7 @@ def _reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) -
     found += [f"Replica {r['id']} does not vote: {r['halted']}." for r in up if r["halted"]]
     found += [
         f"Replica {r['id']} does not vote: it has executed {r['last_executed']}, and the others no longer keep what "
-        "comes next."
+        f"comes next. {_fetches(r['transfer'])}"
         for r in up
         if r["behind"] and not r["halted"]
     ]
@@ -111,6 +122,8 @@ def _plain(row: Row, n: int) -> Row:
         value = row.get(name)
         return [i for i in value if type(i) is int and 0 <= i < n] if isinstance(value, list) else []
 
+    if isinstance(transfer := row.get("transfer"), dict):
+        transfer = _plain_transfer(transfer, n)
     numbers = ("view", "primary", "promised", "last_executed", "connected_peers", "missing_bodies")
     return {
         "id": whole("id"),
@@ -121,7 +134,14 @@ def _plain(row: Row, n: int) -> Row:
         **{name: whole(name) for name in numbers},
         **{name: seconds(row.get(name)) for name in ("request_waited_s", "timer_s")},
         **{name: ids(name) for name in ("view_changes", "suspects")},
+        "transfer": transfer if isinstance(transfer, dict) else None,
     }
+
+
+def _plain_transfer(transfer: Row, n: int) -> Row:
+    found: Row = {name: v if type(v := transfer.get(name)) is int else 0 for name in ("number", "bytes", "waiting")}
+    sources = transfer.get("sources")
+    return found | {"sources": [i for i in sources if type(i) is int and 0 <= i < n] if type(sources) is list else []}
 
 
 def _lonely(up: Sequence[Row], quorums: Quorums) -> list[str]:

@@ -237,6 +237,20 @@ class Executor:
         survive being loaded by the application; and whatever `Application.load` raises.
         """
         number, history, expected, spaces = read_spaces(group, meta, chunks)
+        return cls.installed(group, application, spaces, number, history, expected)
+
+    @classmethod
+    def installed(
+        cls,
+        group: Group,
+        application: Callable[[State], Application],
+        spaces: tuple[State, State, State],
+        number: int,
+        history: bytes,
+        expected: bytes,
+    ) -> Executor:
+        """An executor at a state that hashes to `expected`. Raises SnapshotError if it does not survive being loaded by
+        the application; and whatever `Application.load` raises."""
         executor = cls(group, application, spaces, number, history)
         if executor.snapshot().digest != expected:
             raise SnapshotError(

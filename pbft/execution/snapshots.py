@@ -34,14 +34,7 @@ class ExecutionSnapshot:
         self.history = history
         self.spaces = spaces
         """Application, sessions, system."""
-        self.digest = digest_parts(
-            b"checkpoint",
-            cluster,
-            epoch.to_bytes(8, "big"),
-            number.to_bytes(8, "big"),
-            *(space.digest for space in spaces),
-            history,
-        )
+        self.digest = state_digest(cluster, epoch, number, tuple(space.digest for space in spaces), history)
 
     def meta(self) -> bytes:
         """What belongs to the state as a whole."""
@@ -60,6 +53,12 @@ class ExecutionSnapshot:
                     rows, size = [], 0
         if rows:
             yield dumps((tuple(rows),))
+
+
+def state_digest(cluster: bytes, epoch: int, number: int, roots: tuple[bytes, ...], history: bytes) -> bytes:
+    """What a CHECKPOINT says of a state with these roots of its spaces. Rule 1.8."""
+    place = (cluster, epoch.to_bytes(8, "big"), number.to_bytes(8, "big"))
+    return digest_parts(b"checkpoint", *place, *roots, history)
 
 
 def read_spaces(

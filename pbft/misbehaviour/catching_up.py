@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pbft.messages import Body, Checkpoint, Committed, Message, Status
+from pbft.messages import Body, Checkpoint, Committed, Message, StatePiece, StateRoots, Status
 from pbft.misbehaviour.base import Misbehaviour, Outgoing, Sent, other_digest
 
 
 class LyingStatus(Misbehaviour):
-    """Lies about what it has executed and what it needs; answers fetches with wrong bodies."""
+    """Lies about what it has executed and what it needs; answers fetches with wrong bodies and pieces of states."""
 
     name = "lying-status"
 
     def outgoing(self, to: int, message: Message) -> Outgoing:
-        """Wrong STATUS, COMMITTED and BODY."""
+        """Wrong STATUS, COMMITTED and BODY; of a state, wrong roots and pieces, or none."""
         if isinstance(message, Status):
             far = self.random.choice((0, message.last_executed + 1000, (1 << 64) - 1))
             view = self.random.choice((message.view, 0, message.view + 1, (1 << 64) - 1))
@@ -22,6 +22,12 @@ class LyingStatus(Misbehaviour):
             return [Sent(to, message._replace(digests=tuple(other_digest(d) for d in message.digests)))]
         if isinstance(message, Body):
             return [Sent(to, message._replace(batch=message.batch[:-1]))]
+        if isinstance(message, StateRoots):
+            wrong_roots = message._replace(roots=tuple(other_digest(d) for d in message.roots))
+            return [Sent(to, self.random.choice((message, message, wrong_roots, message._replace(roots=()))))]
+        if isinstance(message, StatePiece):
+            wrong = message._replace(data=bytes(b ^ (i == len(message.data) // 2) for i, b in enumerate(message.data)))
+            return self.random.choice(([Sent(to, wrong)], [], [Sent(to, message._replace(data=message.data[:-1]))]))
         return [Sent(to, message)]
 
 

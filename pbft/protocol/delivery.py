@@ -13,7 +13,7 @@ from pbft.execution.results import Executed, ExecutionStart, Result
 from pbft.messages import Committed, Reply
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.effects import Execute, invariant
-from pbft.protocol.records import Executing
+from pbft.protocol.records import Executing, Installed
 from pbft.protocol.requests import Requests
 from pbft.protocol.sessions import SessionMirror
 from pbft.protocol.votes import Votes
@@ -61,10 +61,23 @@ class Delivery:
         """The executor stands at `start`; what the log says was handed to it is handed to it again."""
         core = self._core
         self._mirror.load(start)
+        if 0 < core.log.executing < start.number:  # it ended between writing a state from others and saying so
+            core.record(Installed(start.number))
         core.log.start_at(start.number)
         self.executed = self.handed = start.number
         self._answers_rest_on = core.outbox.position
         self.hand_over()
+
+    def install(self, start: ExecutionStart) -> None:
+        """The executor stands at a state that came from others; it had nothing to do. Rule 2.9."""
+        core, number = self._core, start.number
+        invariant(self.handed == self.executed < number, "installed above what has executed", number=number)
+        self._mirror.load(start)
+        self._answers_rest_on = core.record(Installed(number))
+        self.executed = self.handed = number
+        self._ready = {n: batch for n, batch in self._ready.items() if n > number}
+        self._claims = {n: votes for n, votes in self._claims.items() if n > number}
+        self._requests.passed_through(number)
 
     # ---- what becomes ready
 

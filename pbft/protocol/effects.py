@@ -13,6 +13,7 @@ The driver executes the fields of `Effects` in their order:
    calls `Replica.on_checkpoint_durable`.
 6. `cut`: records below this position may be removed (0: none).
 7. `evidence`: what a correct replica never does; logged and kept.
+8. `transfer`: messages of state transfer, for whoever holds the state (`pbft.transfer`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pbft.messages import (
     Commit,
     Committed,
     Fetch,
+    FetchState,
     Message,
     Nack,
     NewView,
@@ -37,8 +39,11 @@ from pbft.messages import (
     Reply,
     Request,
     Stable,
+    StatePiece,
+    StateRoots,
     Status,
     Suspect,
+    Transfer,
     ViewChange,
 )
 from pbft.protocol.records import Record
@@ -93,6 +98,7 @@ class Effects:
     stable: list[int] = field(default_factory=list)
     cut: int = 0
     evidence: list[Evidence] = field(default_factory=list)
+    transfer: list[tuple[int, Transfer]] = field(default_factory=list)
 
 
 def rests_on_nothing(message: Message) -> bool:
@@ -107,9 +113,9 @@ def rests_on_nothing(message: Message) -> bool:
             return False
         case Suspect():  # a complaint: it binds nobody, and who sent it goes on voting
             return True
-        case Status() | Fetch():  # questions; the receiver believes nothing because of them
+        case Status() | Fetch() | FetchState():  # questions; the receiver believes nothing because of them
             return True
-        case Body() | Stable():  # proven by digest, or by the signatures inside
+        case Body() | Stable() | StateRoots() | StatePiece():  # proven by digest, or by the signatures inside
             return True
         case Request() | Nack() | Refusal():  # relayed, or advice; no certificate counts them
             return True

@@ -17,6 +17,7 @@ from pbft.config import is_client
 from pbft.messages import (
     Checkpoint,
     Commit,
+    FetchState,
     NewView,
     Prepare,
     PrePrepare,
@@ -25,6 +26,8 @@ from pbft.messages import (
     Request,
     Sealed,
     Stable,
+    StatePiece,
+    StateRoots,
     ViewChange,
     decode,
 )
@@ -104,6 +107,9 @@ class Inbound:
                 map(self._is_authentic, message.checkpoints)
             ):
                 return replica.core.refuse(sender, Refused.BAD_SEAL)
+        if isinstance(message, (FetchState, StateRoots, StatePiece)):
+            replica.core.effects.transfer.append((sender, message))
+            return None
         if type(message) is Reply or type(message) is Refusal:
             return replica.core.refuse(sender, Refused.WRONG_ROLE)
         return replica.on_message(sender, message)

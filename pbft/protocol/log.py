@@ -21,6 +21,7 @@ from pbft.protocol.records import (
     ClientKey,
     Entered,
     Executing,
+    Installed,
     Left,
     OwnCheckpoint,
     Prepared,
@@ -163,6 +164,8 @@ class Log:
             case Entered(new_view):
                 self._entered(new_view)
                 self._small["entered"] = position
+            case Installed(number):
+                self.start_at(number)
             case ClientKey(client, key_id, key):
                 keys = self.client_keys.setdefault(client, {})
                 keys[key_id] = key

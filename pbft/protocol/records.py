@@ -92,7 +92,16 @@ class Entered(NamedTuple):
     new_view: bytes
 
 
-Record = Accepted | Prepared | Executing | OwnCheckpoint | StableCertificate | Boot | ClientKey | Left | Entered
+@log_record.register(10, _number)
+class Installed(NamedTuple):
+    """The state after n came from others and is on disk: execution goes on above n. Rule 2.9."""
+
+    number: int
+
+
+Record = (
+    Accepted | Prepared | Executing | OwnCheckpoint | StableCertificate | Boot | ClientKey | Left | Entered | Installed
+)
 
 
 def encode_record(record: Record) -> bytes:

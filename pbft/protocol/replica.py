@@ -197,6 +197,12 @@ class Replica:
         """The replicated table answered a request of `Effects.answers`."""
         self.delivery.on_answered(result)
 
+    def on_installed(self, start: ExecutionStart) -> None:
+        """The executor stands at a state that came from others; it is on disk. Rule 2.9."""
+        self.delivery.install(start)
+        self.retransmission.on_progress()
+        self.suspicion.on_catching_up()
+
     def on_peer_up(self, peer: int) -> None:
         """A link to another replica is up."""
         self.retransmission.on_peer_up(peer)
@@ -247,6 +253,14 @@ class Replica:
         return effects
 
     # ---- looking
+
+    @property
+    def state_wanted(self) -> tuple[int, bytes] | None:
+        """(number, digest) of the certified state to get from others: what comes next here, too few of them retain."""
+        log = self.core.log
+        if not log.certificate or log.low <= self.delivery.executed or not self.retransmission.needs_state:
+            return None
+        return log.low, log.certificate[0].digest
 
     def status(self) -> ReplicaStatus:
         """A frozen snapshot."""

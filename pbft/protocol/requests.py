@@ -261,6 +261,11 @@ class Requests:
         lost = [r for r in self._batches.pop(number, ()) if self.in_flight.get(r.digest) == number]
         self.wait_again(tuple(lost))
 
+    def passed_through(self, number: int) -> None:
+        """A state from others holds all up to `number`: its table says whether what was accepted there has executed."""
+        for n in [n for n in self._batches if n <= number]:
+            self.passed(n)
+
     def knows(self, request: ClientRequest) -> bool:
         """Whether this very request was verified here before (2.4 b)."""
         return request.digest in self._verified or self.queue.get(request) is not None

@@ -183,6 +183,15 @@ class Retransmission:
         weak = self._core.quorums.weak
         return len(ahead) >= weak and sum(s.first_retained <= mine + 1 for s in ahead) == 0
 
+    @property
+    def needs_state(self) -> bool:
+        """Whether f+1 others have executed more, and fewer than the f+1 whose word would do retain what is needed
+        next: one that only says it does must not keep this replica from fetching a state."""
+        mine = self._delivery.executed
+        ahead = [s for s in self._peers.values() if s.last_executed > mine]
+        weak = self._core.quorums.weak
+        return len(ahead) >= weak and sum(s.first_retained <= mine + 1 for s in ahead) < weak
+
     # ---- answering
 
     def on_status(self, sender: int, status: Status) -> Refused | None:

@@ -26,6 +26,7 @@ from pbft.storage.checkpoints import CheckpointStore
 from pbft.storage.group_commit import SynchronousLog
 from pbft.storage.simulated_files import SimulatedDirectory
 from pbft.storage.wal import open_log
+from pbft.transfer import Fetched, built, copies
 
 _SEGMENT = 1 << 16
 _TICK = 0.02
@@ -52,6 +53,9 @@ class Observer(Protocol):
 
     def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
         """A batch was executed."""
+
+    def on_installed(self, machine: Machine, snapshot: ExecutionSnapshot) -> None:
+        """A state that came from others is in the executor's place."""
 
     def on_evidence(self, machine: Machine, evidence: Evidence) -> None:
         """The machine accuses somebody."""
@@ -141,6 +145,8 @@ class Machine:
         self._log = SynchronousLog(wal, lambda position: None, lambda error: None)
         self._jobs: deque[tuple[int, Batch]] = deque()
         self._snapshots: dict[int, ExecutionSnapshot] = {}
+        if stored is not None:
+            self._snapshots[self.executor.last_executed] = self.executor.snapshot()
         self._flush_due = self._sync_due = self._execution_due = False
         replica = restore(
             self.group,
@@ -152,7 +158,15 @@ class Machine:
             self.executor.start(),
         )
         ports = Ports(
-            _LogPort(self, self._log), self._send, self._execute, self._answer, self._stable, self._on_evidence
+            _LogPort(self, self._log),
+            self._send,
+            self._execute,
+            self._answer,
+            self._stable,
+            self._on_evidence,
+            self._snapshots.get,
+            self._prepare,
+            self._install,
         )
         self.host = Host(replica, SimulatedAuthentication(self.group, self.me), ports)
         self.world.note(f"{self.me}{self.twin} starts, boot {self.boots}, {len(records)} records")
@@ -340,6 +354,36 @@ class Machine:
             self.state_on_disk = number
             self.host.checkpoint_durable(number)
             self.world.note(f"{self.me}{self.twin} has state {number} on disk")
+
+    def _prepare(self) -> None:
+        newest = self._snapshots[max(self._snapshots)] if self._snapshots else None
+        states = copies(newest)
+        self._soon(lambda: self.host.prepared(states), self._random.random() * 0.01)
+
+    def _install(self, fetched: Fetched) -> None:
+        executor = built(self.group, self._application, fetched)
+        snapshot, number = executor.snapshot(), fetched.number
+        self._store.write(number, snapshot.meta(), snapshot.chunks())
+        self.state_on_disk = number
+        self._soon(lambda: self._replace(executor, snapshot), self._random.random() * 0.02)
+
+    def _replace(self, executor: Executor, snapshot: ExecutionSnapshot) -> None:
+        """A crash before this leaves a state on disk that is newer than what the log says."""
+        number, delivery = executor.last_executed, self.host.replica.delivery
+        if self._jobs:
+            self._soon(lambda: self._replace(executor, snapshot), 0.01)
+            return
+        self._set_time()
+        if not delivery.handed == delivery.executed < number:
+            self.host.installed(None)
+        else:
+            self.executor, self._snapshots = executor, {number: snapshot}
+            self.world.note(f"{self.me}{self.twin} installs state {number}")
+            if self.is_correct:
+                self._observer.on_installed(self, snapshot)
+            self.host.installed(executor.start())
+            self.host.checkpoint_durable(number)
+        self._flush()
 
     def _on_evidence(self, evidence: Evidence) -> None:
         self.world.note(f"{self.me}{self.twin} accuses {evidence.culprit}: {evidence.kind}")

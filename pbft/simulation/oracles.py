@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pbft.batch import Batch
 from pbft.config import Group, Quorums
+from pbft.execution import ExecutionSnapshot
 from pbft.execution.results import Executed
 from pbft.messages import (
     Checkpoint,
@@ -62,6 +63,9 @@ class Oracle:
     def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
         """A batch was executed."""
 
+    def on_installed(self, machine: Machine, snapshot: ExecutionSnapshot) -> None:
+        """A state that came from others is in its executor's place."""
+
     def on_evidence(self, machine: Machine, evidence: Evidence) -> None:
         """Somebody is accused."""
 
@@ -106,6 +110,11 @@ class Agreement(Oracle):
             raise Violation("agreement", f"replica {machine.me} executes another batch at {done.number}")
         if done.state_digest and self._states.setdefault(done.number, done.state_digest) != done.state_digest:
             raise Violation("equal states", f"replica {machine.me} has another state at {done.number}")
+
+    def on_installed(self, machine: Machine, snapshot: ExecutionSnapshot) -> None:
+        """What came from others is what others computed. Rule 2.9"""
+        if self._states.get(snapshot.number) != snapshot.digest:
+            raise Violation("equal states", f"replica {machine.me} installs another state at {snapshot.number}")
 
     def on_record(self, machine: Machine, position: int, record: Record) -> None:
         """A stable certificate is of the state that correct replicas have."""
@@ -371,6 +380,11 @@ class All(Oracle):
         """To all."""
         for oracle in self.oracles:
             oracle.on_executed(machine, batch, done)
+
+    def on_installed(self, machine: Machine, snapshot: ExecutionSnapshot) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_installed(machine, snapshot)
 
     def on_evidence(self, machine: Machine, evidence: Evidence) -> None:
         """To all."""

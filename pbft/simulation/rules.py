@@ -12,11 +12,33 @@ from typing import cast
 
 from pbft.batch import NULL_DIGEST, Batch
 from pbft.execution.results import Executed, Opened
-from pbft.messages import Body, Committed, Fetch, Message, Nack, NewView, Refusal, Stable, Suspect, ViewChange, decode
+from pbft.messages import (
+    Body,
+    Committed,
+    Fetch,
+    Message,
+    Nack,
+    NewView,
+    Refusal,
+    Stable,
+    StatePiece,
+    Suspect,
+    ViewChange,
+    decode,
+)
 from pbft.protocol.core import Refused
 from pbft.protocol.decision import decide
 from pbft.protocol.effects import Evidence
-from pbft.protocol.records import Accepted, Entered, Executing, Left, Prepared, Record, StableCertificate
+from pbft.protocol.records import (
+    Accepted,
+    Entered,
+    Executing,
+    Installed,
+    Left,
+    Prepared,
+    Record,
+    StableCertificate,
+)
 from pbft.simulation.machine import Machine
 from pbft.simulation.oracles import Oracle
 
@@ -28,11 +50,14 @@ RULES: Mapping[str, str] = {
     "COMMITTED served": "1.13",
     "body fetched": "1.13",
     "body served": "1.13",
+    "state installed": "2.9",
+    "piece of a state served": "2.9",
     "certificate": "1.4",
     "certificate relayed": "1.4",
     "log cut": "1.6",
     "restart": "1.5",
     "SUSPECT": "1.12",
+    "killed between views": "1.5",
     "floor: gap": "4 #6",
     "floor: share": "4 #6",
     "floor: fairness": "4 #7",
@@ -96,6 +121,8 @@ class Rules(Oracle):
                 self.counts["batch learned by COMMITTED"] += bool(encoded) and digest != NULL_DIGEST
             case StableCertificate():
                 self.counts["certificate"] += 1
+            case Installed():
+                self.counts["state installed"] += 1
             case Left((message,)) if (machine.me, -message.view) not in self._known:
                 self._known[machine.me, -message.view] = True
                 self._left(machine, message)
@@ -124,6 +151,8 @@ class Rules(Oracle):
                 self.counts["COMMITTED served"] += 1
             case Body():
                 self.counts["body served"] += 1
+            case StatePiece():
+                self.counts["piece of a state served"] += 1
             case Fetch():
                 self.counts["body fetched"] += 1
             case Stable():

@@ -70,6 +70,7 @@ class Run:
             proposal_gap_max=s.gap,
             fairness_batches=8,
             batch_max_bytes=4096,
+            retained_log_bytes=s.retained,
             operation_max_bytes=1024,
         )
         self.group = group_of(s.n, s.clients + 1, tunables)
@@ -222,6 +223,8 @@ class Run:
         for _ in range(s.client_restarts):
             client = random.choice(self.clients)
             at(client.restart)
+        if s.ambushes:
+            self._ambush(s.ambushes, START + end)
 
     def _stop(self, me: int) -> None:
         self.stopped = me
@@ -234,6 +237,17 @@ class Run:
             if machine.up:
                 machine.crash()
                 self.world.after(self.world.faults.uniform(0.01, 0.5), lambda m=machine: self._start(m))  # type: ignore[misc]
+
+    def _ambush(self, left: int, end: float) -> None:
+        """Look, at any instants, for replicas that have left a view and not begun the next one, and kill one."""
+        random = self.world.faults
+        between = [m for m in self.machines if m.up and not m.host.replica.core.is_active]
+        if between and random.random() < 0.3:
+            self.rules.counts["killed between views"] += 1
+            self._crash([random.choice(between)])
+            left -= 1
+        if left and self.world.now < end:
+            self.world.after(random.uniform(0.0002, 0.004), lambda: self._ambush(left, end))
 
     def _start(self, machine: Machine) -> None:
         if machine.me != self.stopped:

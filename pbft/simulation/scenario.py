@@ -15,9 +15,11 @@ FAULTS = (
     "restart-client",
 )
 _LARGE = 0.06
+_FORGETFUL = 0.15
+"""Share of the scenarios in which little is retained."""
 """Share of the scenarios with ten replicas: each costs as much as several of the usual size."""
 
-_COUNTS = ("crashes", "power_cuts", "partitions", "pauses", "skew", "false_alarms", "client_restarts")
+_COUNTS = ("crashes", "power_cuts", "partitions", "pauses", "skew", "false_alarms", "ambushes", "client_restarts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Scenario:
     """Longest pause between proposals, in milliseconds, that backups put up with."""
     false_alarms: int = 0
     """How often replicas suspect their primary for nothing, or a primary resigns."""
+    ambushes: int = 0
+    """How often a replica is killed while it is between two views; none by chance, by `--set ambushes=N` alone."""
     adversary: str = ""
     """Misbehaviours of the faulty replica, joined by "+"."""
     faulty: int = 0
@@ -64,6 +68,8 @@ class Scenario:
     """The faulty replica runs twice: one identity, two disks, and each peer reaches one of them, or both."""
     stops: bool = False
     """The faulty replica is switched off once, and not on again."""
+    retained: int = 64 << 20
+    """Bytes of old batches that replicas keep for others; with few, who was away needs a state."""
     bad_client: bool = False
     relentless: bool = False
     """Whoever makes up messages goes on when the faults end."""
@@ -97,6 +103,7 @@ class Scenario:
         second = random.choice(("", first, other)) if Quorums(n).f > 1 else ""
         return cls(
             seed=seed,
+            retained=4096 if Random(f"retained {seed}").random() < _FORGETFUL else 64 << 20,
             app=app or random.choice(("counter", "counter", "kv")),
             n=n,
             clients=random.randint(1, 3),
@@ -178,6 +185,7 @@ class Scenario:
             if getattr(self, name)
         ]
         found += [replace(self, timeout=500)] if self.timeout != 500 else []
+        found += [replace(self, retained=64 << 20)] if self.retained != 64 << 20 else []
         found += [replace(self, weather=Weather())] if self.weather != Weather() else []
         found += [replace(self, clients=1)] if self.clients > 1 else []
         found += [replace(self, callers=1)] if self.callers > 1 else []

@@ -14,6 +14,7 @@ from pbft.state.nodes import (
     chunk_list,
     entry_digest,
 )
+from pbft.state.pieces import MAX_PIECE_BYTES, PIECE_BYTES, Kind, Want, piece
 from pbft.state.proof import (
     BucketView,
     InnerView,
@@ -25,14 +26,19 @@ from pbft.state.proof import (
 )
 from pbft.state.snapshot import Snapshot
 from pbft.state.state import Pending, State
+from pbft.state.transfer import Patch, Taken
 
 __all__ = [
     "CHUNK_BYTES",
     "EMPTY_DIGEST",
     "MAX_KEY_BYTES",
+    "MAX_PIECE_BYTES",
     "MAX_VALUE_BYTES",
+    "PIECE_BYTES",
     "BucketView",
     "InnerView",
+    "Kind",
+    "Patch",
     "Pending",
     "Proof",
     "ProofError",
@@ -42,10 +48,13 @@ __all__ = [
     "StateBoundError",
     "StateError",
     "StateTypeError",
+    "Taken",
+    "Want",
     "chunk_list",
     "entry_digest",
     "parse_chunk_list",
     "parse_node",
+    "piece",
     "verify_chunk",
     "verify_proof",
 ]

@@ -40,7 +40,15 @@ LEFT = {"in_view_change": True, "promised": 1, "view_changes": [1, 2]}
     [
         ({"r3": {"reachable": False}}, "Replica 3 does not answer at 127.0.0.1:7007."),
         ({"r3": {"halted": "the disk failed"}}, "Replica 3 does not vote: the disk failed."),
-        ({"r3": {"behind": True}}, "no longer keep what comes next"),
+        ({"r3": {"behind": True}}, "no longer keep what comes next. It waits for a state that a quorum has signed."),
+        (
+            {"r3": {"behind": True, "transfer": {"number": 96, "bytes": 2_500_000, "waiting": 7, "sources": [0, 2]}}},
+            "It fetches state 96 from 0 and 2: 2.5 MB are here, 7 more pieces known to be missing.",
+        ),
+        (
+            {"r3": {"behind": True, "transfer": {"number": "x", "bytes": None, "sources": 5}}},
+            "It fetches state 0 from nobody yet: 0.0 MB are here",
+        ),
         (
             {"r2": {"reachable": False}, "r3": {"halted": "it is lost"}},
             "Only 2 of 4 replicas can vote and 3 are needed: nothing is ordered until 1 more is back.",

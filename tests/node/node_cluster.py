@@ -38,6 +38,29 @@ class NodeCluster:
 
     config: ClusterConfig
     nodes: dict[int, Running]
+    nursery: trio.Nursery
+
+    def begin(self, me: int) -> None:
+        """Run a node."""
+        found = self.nodes[me] = Running(_node(self.config, me), trio.CancelScope(), trio.Event())
+
+        async def run() -> None:
+            with found.scope:
+                await found.node.run(self.config.replicas[me].admin)
+            found.stopped.set()
+
+        self.nursery.start_soon(run)
+
+    async def halt(self, me: int) -> None:
+        """Stop a node so that it can be started again."""
+        await self.nodes[me].stop()
+        self.nodes[me].node.close()
+
+    async def restart(self, me: int) -> None:
+        """From what its disk holds."""
+        self.begin(me)
+        wanted = self.config.group.quorums.strong - 1
+        await self.until(lambda: int(str(self.status(me)["connected_peers"])) >= wanted)
 
     async def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait until `condition` holds."""
@@ -85,21 +108,15 @@ def _node(config: ClusterConfig, me: int) -> Node:
 async def running(folder: Path, tunables: Mapping[str, int] | None = None) -> AsyncIterator[NodeCluster]:
     """Four nodes with a key-value store that have found each other; their data is in `folder`."""
     config = write_cluster(folder / "c", app="kv", base_port=free_ports(8), clients=("alice", "bob"), tunables=tunables)
-    cluster = NodeCluster(config, {})
-
-    async def run(found: Running, me: int) -> None:
-        with found.scope:
-            await found.node.run(config.replicas[me].admin)
-        found.stopped.set()
-
+    nodes: dict[int, Running] = {}
     try:
         async with trio.open_nursery() as nursery:
+            cluster = NodeCluster(config, nodes, nursery)
             for me in range(4):
-                found = cluster.nodes[me] = Running(_node(config, me), trio.CancelScope(), trio.Event())
-                nursery.start_soon(run, found, me)
+                cluster.begin(me)
             await cluster.until(lambda: all(cluster.status(i)["connected_peers"] == 3 for i in range(4)))
             yield cluster
             nursery.cancel_scope.cancel()
     finally:
-        complete = [found.node.close() for found in cluster.nodes.values()]
+        complete = [found.node.close() for found in nodes.values()]
     assert all(complete), "what was logged is on disk"

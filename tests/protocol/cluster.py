@@ -143,7 +143,17 @@ class Member:
         replica = restore(
             group, self.me, lambda body: sealed(self.me, body), b"secret", records, 1, self.executor.start()
         )
-        ports = Ports(self.log, self._send, self._execute, self._answer, lambda n: None, self.evidence.append)
+        ports = Ports(
+            self.log,
+            self._send,
+            self._execute,
+            self._answer,
+            stable=lambda number: None,
+            evidence=self.evidence.append,
+            kept=lambda number: None,
+            prepare=lambda: None,
+            install=lambda fetched: None,
+        )
         self.host = Host(replica, Authentic(group, self.me), ports)
         self.host.set_time(self.cluster.now, self.cluster.wall + self.skew)
         self.flush()

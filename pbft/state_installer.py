@@ -1,0 +1,92 @@
+"""A fetched state becomes the replica's own: checked, built, on disk, in the executor's place; in a thread. Rule 2.9.
+
+In this order: a crash at any instant leaves the old state with the old log, or the new state, from which the log goes
+on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from pbft.execution import ExecutionSnapshot, Executor
+from pbft.executor_thread import ExecutorThread
+from pbft.host import Host
+from pbft.storage.checkpoints import CheckpointStore
+from pbft.transfer import Fetched, copies
+
+log = logging.getLogger("pbft.node")
+
+_PAUSE = 0.02
+"""Seconds between two looks whether the executor has finished."""
+
+
+class StateInstaller:
+    """Of one replica. One job at a time."""
+
+    def __init__(
+        self,
+        me: int,
+        make_executor: Callable[[Fetched], Executor],
+        executor: ExecutorThread,
+        store: CheckpointStore | None,
+        writing: trio.Lock,
+    ) -> None:
+        """`store`: None for a volatile replica. `writing`: who holds it may write to the store."""
+        self._me = me
+        self._make_executor = make_executor
+        self._executor = executor
+        self._store = store
+        self._writing = writing
+        self._jobs, self._todo = trio.open_memory_channel[Fetched | None](4)
+
+    def prepare(self) -> None:
+        """See `Ports.prepare`."""
+        self._jobs.send_nowait(None)
+
+    def install(self, fetched: Fetched) -> None:
+        """See `Ports.install`."""
+        self._jobs.send_nowait(fetched)
+
+    async def run(self, host: Host, sweep: Callable[[], None]) -> None:
+        """Do what comes, until cancelled. `sweep` carries out what it causes."""
+        async for job in self._todo:
+            if job is None:
+                base = self._executor.newest_snapshot()
+                host.prepared(await trio.to_thread.run_sync(copies, base))
+            else:
+                await self._install(host, job)
+            sweep()
+
+    async def _install(self, host: Host, fetched: Fetched) -> None:
+        number = fetched.number
+        try:
+            executor = await trio.to_thread.run_sync(self._make_executor, fetched)
+            await self._write(number, executor.snapshot())
+        except OSError as error:
+            log.error("replica %d: the state %d from others does not reach the disk: %s", self._me, number, error)
+            host.installed(None)
+            return
+        except Exception as error:  # an application that cannot load what the others' applications saved
+            host.replica.core.halt(f"the state {number} that a quorum signed cannot be used here: {error}")
+            host.installed(None)
+            return
+        while self._executor.outstanding:
+            await trio.sleep(_PAUSE)
+        delivery = host.replica.delivery
+        if not delivery.handed == delivery.executed < number:
+            host.installed(None)  # it has caught up by other means
+            return
+        self._executor.replace(executor)
+        host.installed(executor.start())
+        log.info("replica %d: stands at state %d, which came from others", self._me, number)
+        if self._store is not None:
+            host.checkpoint_durable(number)
+
+    async def _write(self, number: int, snapshot: ExecutionSnapshot) -> None:
+        store = self._store
+        if store is not None:
+            async with self._writing:
+                await trio.to_thread.run_sync(lambda: store.write(number, snapshot.meta(), snapshot.chunks()))

@@ -1,0 +1,325 @@
+"""State transfer between replicas, both sides: who is asked for which piece, and who is served how much. Rule 2.9.
+
+A replica that is further behind than what the others retain fetches a state whose digest q replicas signed. Every piece
+is checked by `pbft.state.Patch` before it is kept, so sources need not be believed: one that lies is asked no more, one
+that is slow or silent is passed over, one that does not keep the state (any more) says so. When nobody keeps it now,
+a newer certified state becomes the target, and what holds already is not fetched again.
+
+Rules of this file: pure; time is handed in. Agreement knows nothing of it, and it nothing of agreement.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
+
+from pbft.application import Application
+from pbft.config import Group
+from pbft.execution import ExecutionSnapshot, Executor
+from pbft.execution.snapshots import state_digest
+from pbft.messages import FetchState, Message, StatePiece, StateRoots, Transfer
+from pbft.state import Kind, Patch, State, StateError, Taken, Want, piece
+
+States = tuple[State, State, State]
+
+AT_ONCE = 16
+"""Pieces asked for in one message; a source has up to two such messages to answer."""
+
+RATE = 32 << 20
+"""Bytes a second that a source gives to one peer, at most, so that ordering goes on beside it."""
+
+_BURST = 1 << 20
+_RETRY = 0.5
+"""Seconds between two questions who keeps the state."""
+_PATIENCE = 2.0
+"""Seconds after which a piece is asked of another source."""
+_PASSED_OVER = 10.0
+"""Seconds for which a slow source is asked only if there is no other."""
+_PINNED = 10.0
+"""Seconds for which a state that was asked for is kept."""
+_LOOK = 10_000
+_WAITING = 64
+"""Pieces that one peer may have waiting at a source."""
+
+
+class Fetched(NamedTuple):
+    """All of a state is here; that it hashes to `digest` is still to be seen."""
+
+    number: int
+    digest: bytes
+    history: bytes
+    patch: Patch
+    states: States
+
+
+class Progress(NamedTuple):
+    """What `status` shows of a transfer."""
+
+    number: int
+    pieces: int
+    bytes: int
+    waiting: int
+    """Pieces known to be missing; more may be behind them."""
+    sources: tuple[int, ...]
+
+
+class Source:
+    """Serves states that the executor keeps, and keeps the one that a peer fetches a while longer."""
+
+    def __init__(self, send: Callable[[int, Message], None], kept: Callable[[int], ExecutionSnapshot | None]) -> None:
+        """`kept`: the state after this number, if the executor has it still."""
+        self._send = send
+        self._kept = kept
+        self._pins: dict[int, tuple[ExecutionSnapshot, float]] = {}
+        """Peer -> (the state that it fetches, when it last asked): one each, so that they bound it."""
+        self._waiting: dict[int, deque[Want]] = {}
+        self._room: dict[int, float] = {}
+        self._now = 0.0
+
+    def on_fetch(self, sender: int, message: FetchState) -> None:
+        """FETCH-STATE of a replica."""
+        snapshot = self._snapshot(sender, message.number)
+        if snapshot is None:
+            self._send(sender, StateRoots(message.number, (), bytes(32)))
+            return
+        self._pins[sender] = (snapshot, self._now)
+        if not message.wanted:
+            roots = tuple(space.digest for space in snapshot.spaces)
+            self._send(sender, StateRoots(message.number, roots, snapshot.history))
+        waiting = self._waiting.setdefault(sender, deque())
+        for want in message.wanted[: _WAITING - len(waiting)]:
+            waiting.append(Want(*want))
+        self._serve(sender)
+
+    def _snapshot(self, peer: int, number: int) -> ExecutionSnapshot | None:
+        pinned = self._pins.get(peer)
+        if pinned is not None and pinned[0].number == number:
+            return pinned[0]
+        self._waiting.pop(peer, None)
+        return self._kept(number)
+
+    def on_tick(self, now: float) -> None:
+        """Time has passed: there is room to serve again."""
+        passed, self._now = now - self._now, now
+        for peer in [p for p, (_, asked) in self._pins.items() if now - asked > _PINNED]:
+            del self._pins[peer]
+            self._waiting.pop(peer, None)
+            self._room.pop(peer, None)
+        for peer in self._pins:
+            self._room[peer] = min(_BURST, self._room.get(peer, _BURST) + passed * RATE)
+            self._serve(peer)
+
+    def _serve(self, peer: int) -> None:
+        waiting, (snapshot, _) = self._waiting.get(peer), self._pins[peer]
+        while waiting and self._room.get(peer, _BURST) > 0:
+            want = waiting.popleft()
+            data = piece(snapshot.spaces, want)
+            if data is not None:
+                value = snapshot.spaces[want.space].get(want.place) if want.kind == Kind.ENTRY else None
+                cost = max(len(data), len(value or b"")) + 128  # the list of a long value's chunks hashes all of it
+                self._room[peer] = self._room.get(peer, _BURST) - cost
+                self._send(peer, StatePiece(snapshot.number, want, data))
+
+
+class StateTransfer:
+    """Both sides of one replica."""
+
+    def __init__(
+        self,
+        group: Group,
+        me: int,
+        send: Callable[[int, Message], None],
+        kept: Callable[[int], ExecutionSnapshot | None],
+        prepare: Callable[[], None],
+    ) -> None:
+        """`prepare`: wants `on_prepared(states)` with a copy of the newest state that is here, or empty ones."""
+        self._group = group
+        self._others = [i for i in range(len(group.replicas)) if i != me]
+        self._send = send
+        self._prepare = prepare
+        self.source = Source(send, kept)
+        self._now = 0.0
+        self._forget()
+        self.lies: dict[int, int] = {}
+        """Replica -> pieces and roots from it that do not hash to what they should."""
+
+    def _forget(self) -> None:
+        self._target: tuple[int, bytes] | None = None
+        self._states: States | None = None
+        self._patch: Patch | None = None
+        self._is_installing = False
+        self._banned: set[int] = set()
+        """Have lied in this transfer."""
+        self._aim_at(None)
+
+    def _aim_at(self, target: tuple[int, bytes] | None) -> None:
+        self._target = target
+        self._roots: StateRoots | None = None
+        self._keepers: set[int] = set()
+        """Who proved to have the state, and answers."""
+        self._slow: dict[int, float] = {}
+        """Who let a piece wait too long -> until when others are asked first."""
+        self._asked: dict[Want, tuple[int, float]] = {}
+        self._next_question = 0.0
+
+    # ---- events
+
+    def on_message(self, sender: int, message: Transfer) -> None:
+        """A message of a replica; nothing in it is believed."""
+        if isinstance(message, FetchState):
+            self.source.on_fetch(sender, message)
+        elif self._target is None or message.number != self._target[0] or sender in self._banned:
+            return
+        elif isinstance(message, StateRoots):
+            self._on_roots(sender, message)
+        else:
+            self._on_piece(sender, Want(*message.want), message.data)
+
+    def on_tick(self, now: float, target: tuple[int, bytes] | None) -> None:
+        """Time has passed; `target`: (number, digest) of the newest certified state, if this replica needs one."""
+        self._now = now
+        self.source.on_tick(now)
+        if self._is_installing:
+            return
+        if target is None:
+            if self._target is not None:
+                self._forget()  # it has caught up by other means
+            return
+        if self._target is None:
+            self._aim_at(target)
+            self._prepare()
+        for source in dict.fromkeys([source for source, when in self._asked.values() if now - when > _PATIENCE]):
+            self._slow[source] = now + _PASSED_OVER
+            self._drop(source)
+        if now >= self._next_question:
+            if target != self._target and not self._keepers:
+                self._aim_at(target)  # nobody keeps the old one any more
+            self._next_question = now + _RETRY
+            if self._target is not None and len(self._keepers) < len(self._others):
+                for replica in self._others:
+                    if replica not in self._keepers and replica not in self._banned:
+                        self._send(replica, FetchState(self._target[0], ()))
+            if len(self._banned) == len(self._others):
+                self._banned.clear()  # more than f liars: nothing is to be had but by trying
+        self._ask()
+
+    def on_prepared(self, states: States) -> None:
+        """The states to start from."""
+        if self._target is not None and self._states is None:
+            self._states = states
+            self._patch = Patch(states)
+            self._take_aim()
+
+    def take_fetched(self) -> Fetched | None:
+        """The state once all of it is here. Given out once; `on_installed` must follow."""
+        if self._is_installing or self._patch is None or self._roots is None or self._asked:
+            return None
+        if next(iter(self._patch.wanted()), None) is not None:
+            return None
+        assert self._target is not None and self._states is not None
+        self._is_installing = True
+        return Fetched(*self._target, self._roots.history, self._patch, self._states)
+
+    def on_installed(self) -> None:
+        """The state given out last is in its place, or was refused."""
+        self._forget()
+
+    @property
+    def progress(self) -> Progress | None:
+        """Of the present transfer, None if there is none."""
+        if self._target is None:
+            return None
+        patch = self._patch
+        return Progress(
+            self._target[0],
+            patch.taken_pieces if patch else 0,
+            patch.taken_bytes if patch else 0,
+            sum(1 for _ in islice(patch.wanted(), _LOOK)) if patch and self._roots else 0,
+            tuple(sorted(self._keepers)),
+        )
+
+    # ---- what comes
+
+    def _on_roots(self, sender: int, message: StateRoots) -> None:
+        assert self._target is not None
+        if not message.roots:
+            self._drop(sender)
+            return
+        group = self._group
+        found = state_digest(group.cluster, group.epoch, message.number, message.roots, message.history)
+        if len(message.roots) != 3 or found != self._target[1]:
+            self._ban(sender)
+            return
+        self._keepers.add(sender)
+        if self._roots is None:
+            self._roots = message
+            self._take_aim()
+        self._ask()
+
+    def _take_aim(self) -> None:
+        if self._patch is not None and self._roots is not None:
+            self._patch.aim(self._roots.roots)
+            self._ask()
+
+    def _on_piece(self, sender: int, want: Want, data: bytes) -> None:
+        if self._patch is None or self._asked.get(want, (None,))[0] != sender:
+            return
+        del self._asked[want]
+        if self._patch.take(want, data) is Taken.LIE:
+            self._ban(sender)
+        self._ask()
+
+    def _ban(self, sender: int) -> None:
+        self.lies[sender] = self.lies.get(sender, 0) + 1
+        self._banned.add(sender)
+        self._drop(sender)
+
+    def _drop(self, source: int) -> None:
+        """Ask it no more, until it proves again that it has the state; others get what it was asked for."""
+        self._keepers.discard(source)
+        for want in [w for w, (asked, _) in self._asked.items() if asked == source]:
+            del self._asked[want]
+
+    # ---- what is asked for
+
+    def _ask(self) -> None:
+        """Give every source that keeps the state something to do."""
+        if self._patch is None or self._roots is None or self._target is None:
+            return
+        prompt = [s for s in sorted(self._keepers) if self._slow.get(s, 0.0) <= self._now]
+        busy = dict.fromkeys(prompt or sorted(self._keepers), 0)
+        for source, _ in self._asked.values():
+            if source in busy:
+                busy[source] += 1
+        idle = sorted((count, source) for source, count in busy.items() if count <= AT_ONCE)
+        if not idle:
+            return
+        free = (w for w in self._patch.wanted() if w not in self._asked)
+        for _, source in idle:
+            wants = tuple(islice(free, AT_ONCE))
+            if not wants:
+                return
+            for want in wants:
+                self._asked[want] = (source, self._now)
+            self._send(source, FetchState(self._target[0], wants))
+
+
+def copies(snapshot: ExecutionSnapshot | None) -> States:
+    """States of its own with the content of a snapshot, or empty ones."""
+    states = (State(), State(), State())
+    if snapshot is not None:
+        for state, space in zip(states, snapshot.spaces, strict=True):
+            state.revert(space)
+    return states
+
+
+def built(group: Group, application: Callable[[State], Application], fetched: Fetched) -> Executor:
+    """An executor at the fetched state, whose digest is looked at once more. Raises SnapshotError, StateError, and
+    whatever the application does."""
+    if not fetched.patch.done:
+        raise StateError(f"the pieces of state {fetched.number} do not make the state that was certified")
+    return Executor.installed(
+        group, application, fetched.states, fetched.number, fetched.history, expected=fetched.digest
+    )

@@ -1,0 +1,252 @@
+"""Who is asked for a state, and what becomes of sources that lie, stall, or no longer keep it. Rule 2.9."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from pbft.config import Group, Tunables
+from pbft.execution import ExecutionSnapshot
+from pbft.messages import FetchState, Message, StatePiece, StateRoots
+from pbft.state import State
+from pbft.transfer import AT_ONCE, RATE, Fetched, Source, StateTransfer, copies
+
+GROUP = Group(b"c" * 32, "app", tuple(bytes([i]) * 32 for i in range(4)), {}, Tunables())
+ME = 3
+SOURCES = (0, 1, 2)
+
+
+def state_at(number: int, keys: int = 2000, changed: int = 0) -> ExecutionSnapshot:
+    """A state of about `keys` kilobytes, `changed` of which are other ones than in state 0."""
+    spaces = (State(), State(), State())
+    spaces[0].load((b"key %06d" % i, (b"new " if i < changed else b"old ") * 250) for i in range(keys))
+    spaces[1].load([(b"session", b"%d" % number)])
+    return ExecutionSnapshot(GROUP.cluster, 0, number, b"h" * 32, tuple(s.checkpoint() for s in spaces))  # type: ignore[arg-type]
+
+
+class Play:
+    """Replica 3 fetches from three others; messages arrive at once, time passes in ticks."""
+
+    def __init__(self, *kept: ExecutionSnapshot, base: ExecutionSnapshot | None = None) -> None:
+        self.now = 0.0
+        self.kept = {source: {s.number: s for s in kept} for source in SOURCES}
+        self.wire: deque[tuple[int, int, Message]] = deque()
+        self.asked: list[tuple[int, FetchState]] = []
+        self.twist: Callable[[int, Message], list[Message]] = lambda source, message: [message]
+        self.here = StateTransfer(
+            GROUP, ME, lambda to, m: self.wire.append((ME, to, m)), lambda number: None, self._prepare
+        )
+        self.base = base
+        self.sources = {i: Source(self._sender(i), self.kept[i].get) for i in SOURCES}
+        self.fetched: Fetched | None = None
+
+    def _sender(self, source: int) -> Callable[[int, Message], None]:
+        return lambda to, m: self.wire.extend((source, to, twisted) for twisted in self.twist(source, m))
+
+    def _prepare(self) -> None:
+        self.here.on_prepared(copies(self.base))
+
+    def run(self, target: ExecutionSnapshot | None, seconds: float) -> Fetched | None:
+        """Until the state is here, or that time has passed."""
+        for _ in range(round(seconds / 0.02)):
+            self.now += 0.02
+            for source in self.sources.values():
+                source.on_tick(self.now)
+            self.here.on_tick(self.now, (target.number, target.digest) if target else None)
+            while self.wire:
+                sender, to, message = self.wire.popleft()
+                if to == ME:
+                    assert isinstance(message, (FetchState, StateRoots, StatePiece))
+                    self.here.on_message(sender, message)
+                else:
+                    assert isinstance(message, FetchState)
+                    self.asked.append((to, message))
+                    self.sources[to].on_fetch(ME, message)
+            self.fetched = self.fetched or self.here.take_fetched()
+            if self.fetched:
+                break
+        return self.fetched
+
+    def pieces_from(self, source: int) -> int:
+        return sum(len(m.wanted) for to, m in self.asked if to == source)
+
+
+def is_that(fetched: Fetched | None, target: ExecutionSnapshot) -> bool:
+    """Whether all of it is here."""
+    assert fetched is not None and fetched.patch.done
+    spaces = tuple(state.checkpoint() for state in fetched.states)
+    found = ExecutionSnapshot(GROUP.cluster, 0, fetched.number, fetched.history, spaces)  # type: ignore[arg-type]
+    return found.digest == fetched.digest == target.digest
+
+
+def test_a_state_comes_from_all_who_keep_it() -> None:
+    """From nothing; each of the three gives a part, and no piece is asked for twice."""
+    target = state_at(128)
+    play = Play(target)
+    assert is_that(play.run(target, 5.0), target)
+    assert all(play.pieces_from(source) >= AT_ONCE for source in SOURCES)
+    wanted = [want for _, message in play.asked for want in message.wanted]
+    assert len(wanted) == len(set(wanted)) == play.here.progress.pieces  # type: ignore[union-attr]
+
+
+def test_only_what_differs_is_fetched() -> None:
+    """From a state in which a hundredth of the keys is another."""
+    target = state_at(128, changed=20)
+    play = Play(target, base=state_at(0))
+    assert is_that(play.run(target, 5.0), target)
+    assert play.here.progress is not None and play.here.progress.bytes < 300_000 < 2000 * 1000
+
+
+def test_wrong_roots_are_counted_and_their_sender_is_asked_for_nothing() -> None:
+    """Whatever it makes up does not hash to what q replicas signed; too few or too many roots are no roots."""
+    target = state_at(128)
+    for roots in (target.spaces[:2], (target.spaces[1], target.spaces[0], target.spaces[2]), ()):
+        play = Play(target)
+        lie = StateRoots(128, tuple(s.digest for s in roots), target.history)
+        play.twist = lambda source, m, lie=lie: [lie] if source == 0 and isinstance(m, StateRoots) else [m]  # type: ignore[misc]
+        assert is_that(play.run(target, 5.0), target)
+        assert play.pieces_from(0) == 0
+        assert play.here.lies == ({0: 1} if roots else {}), "who does not keep it says so without roots"
+
+
+def test_a_source_that_sends_wrong_pieces_is_found_at_the_first() -> None:
+    """It is asked no more; what it was asked for comes from others."""
+    target = state_at(128)
+    play = Play(target)
+
+    def spoil(source: int, message: Message) -> list[Message]:
+        if source == 1 and isinstance(message, StatePiece):
+            return [message._replace(data=message.data[:-1] + bytes([message.data[-1] ^ 1]))]
+        return [message]
+
+    play.twist = spoil
+    assert is_that(play.run(target, 5.0), target)
+    assert play.here.lies == {1: 1}
+    assert play.pieces_from(1) <= 2 * AT_ONCE
+
+
+def test_a_source_that_proves_to_have_it_and_then_falls_silent_delays_little() -> None:
+    """After two seconds others are asked for what it was to send; it alone left out, the state is here."""
+    target = state_at(128)
+    play = Play(target)
+    play.twist = lambda source, m: [] if source == 2 and isinstance(m, StatePiece) else [m]
+    assert is_that(play.run(target, 5.0), target)
+    assert 2.0 < play.now < 3.0
+    assert play.pieces_from(2) <= 2 * AT_ONCE and not play.here.lies
+
+
+def test_with_one_source_left_the_transfer_goes_on() -> None:
+    """The other two are silent altogether."""
+    target = state_at(128)
+    play = Play(target)
+    play.twist = lambda source, m: [m] if source == 1 else []
+    assert is_that(play.run(target, 5.0), target)
+
+
+def test_a_state_that_nobody_keeps_any_more_is_given_up_for_a_newer_one() -> None:
+    """What has come already and still holds is not fetched again."""
+    old, new = state_at(128), state_at(256, changed=10)
+    play = Play(old)
+    budget = 120
+
+    def stop_half_way(source: int, message: Message) -> list[Message]:
+        nonlocal budget
+        budget -= isinstance(message, StatePiece)
+        return [message] if budget > 0 else []
+
+    play.twist = stop_half_way
+    assert play.run(old, 1.0) is None
+    assert play.here.progress is not None
+    before = play.here.progress.bytes
+    for source in SOURCES:
+        play.kept[source].clear()
+        play.kept[source][256] = new
+    play.sources = {i: Source(play._sender(i), play.kept[i].get) for i in SOURCES}
+    play.twist = lambda source, m: [m]
+    assert is_that(play.run(new, 10.0), new)
+    progress = play.here.progress
+    assert progress.number == 256 and before > 300_000
+    assert progress.bytes < 2_200_000, "about as much as the state has, although some of it came for the old one"
+
+
+def test_who_caught_up_by_other_means_stops_fetching() -> None:
+    """And what comes late changes nothing."""
+    target = state_at(128)
+    play = Play(target)
+    play.twist = lambda source, m: [] if isinstance(m, StatePiece) else [m]
+    assert play.run(target, 0.5) is None and play.here.progress is not None
+    play.run(None, 0.04)
+    assert play.here.progress is None
+    asked = len(play.asked)
+    play.here.on_message(0, StateRoots(128, tuple(s.digest for s in target.spaces), target.history))
+    play.here.on_message(0, StatePiece(128, (0, 0, b"", 0), b"\x00junk"))
+    play.run(None, 1.0)
+    assert len(play.asked) == asked and play.here.take_fetched() is None
+
+
+def test_what_nobody_asked_for_is_ignored() -> None:
+    """A piece from another source than the one that was asked is no lie of whoever was."""
+    target = state_at(128)
+    play = Play(target)
+    play.twist = lambda source, m: [] if isinstance(m, StatePiece) else [m]
+    assert play.run(target, 0.1) is None
+    to, message = next((to, m) for to, m in play.asked if m.wanted)
+    other = next(s for s in SOURCES if s != to)
+    play.here.on_message(other, StatePiece(128, message.wanted[0], b"junk"))
+    play.here.on_message(to, StatePiece(127, message.wanted[0], b"junk"))
+    assert not play.here.lies
+
+
+def test_a_source_gives_one_peer_no_more_than_its_share() -> None:
+    """It asks for everything again and again: a burst at once, then so much a second; the rest of its questions is
+    dropped, not kept."""
+    target = state_at(128)
+    given = 0
+
+    def count(to: int, message: Message) -> None:
+        nonlocal given
+        given += len(message.data) if isinstance(message, StatePiece) else 0
+
+    source = Source(count, {128: target}.get)
+    source.on_tick(0.0)
+    path = next(p for p in range(16) if target.spaces[0].node(bytes([6, 11, 6, 5, 7, 9, 2, 0, 3, 0, 3, 0, 3, p])))
+    wants = ((0, 0, bytes([6, 11, 6, 5, 7, 9, 2, 0, 3, 0, 3, 0, 3, path]), 0),) * AT_ONCE
+    for _ in range(400):
+        source.on_fetch(1, FetchState(128, wants))
+    assert (1 << 19) <= given < (1 << 20) + (1 << 18)
+    begun = given
+    for step in range(1, 51):
+        source.on_tick(step * 0.02)
+        for _ in range(100):
+            source.on_fetch(1, FetchState(128, wants))
+    assert RATE // 4 < given - begun < RATE + (1 << 18)
+
+
+def test_a_peer_keeps_one_old_state_alive_and_not_for_ever() -> None:
+    """The one that it fetches; another one takes its place, and without questions it goes."""
+    kept = {number: state_at(number, keys=20) for number in (128, 256)}
+    answers: list[Message] = []
+    source = Source(lambda to, m: answers.append(m), kept.get)
+    source.on_tick(0.0)
+    source.on_fetch(1, FetchState(128, ()))
+    del kept[128]
+    source.on_fetch(1, FetchState(128, ()))
+    assert [bool(m.roots) for m in answers if isinstance(m, StateRoots)] == [True, True]
+    source.on_fetch(2, FetchState(128, ()))
+    source.on_fetch(1, FetchState(256, ()))
+    source.on_fetch(1, FetchState(128, ()))
+    assert [bool(m.roots) for m in answers[2:] if isinstance(m, StateRoots)] == [False, True, False]
+    del kept[256]
+    source.on_tick(11.0)
+    source.on_fetch(1, FetchState(256, ()))
+    last = answers[-1]
+    assert isinstance(last, StateRoots) and not last.roots
+
+
+def test_nonsense_is_answered_by_nothing() -> None:
+    """Spaces, kinds and places that do not exist cost a look and bring no answer."""
+    answers: list[Message] = []
+    source = Source(lambda to, m: answers.append(m), {128: state_at(128, keys=20)}.get)
+    nonsense = ((2, 1, b"absent", 0), (0, 2, b"key 000001", 1 << 31), (0, 0, bytes([99]), 0), (1, 2, b"", 7))
+    source.on_fetch(1, FetchState(128, nonsense))
+    assert answers == []
