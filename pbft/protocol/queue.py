@@ -6,7 +6,7 @@ Rules of this file: knows requests and nothing of replicas; who makes room for w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pbft.batch import ClientRequest
 
@@ -37,7 +37,8 @@ class Queue:
 
     def add(self, request: ClientRequest, insistent: bool = False) -> list[ClientRequest] | None:
         """Queue a request; a signed copy replaces an unsigned one. Returns those that made room for it; None if a bound
-        is reached and nobody holds more than its client. An `insistent` one takes the place of its client's newest."""
+        is reached and nobody holds more than its client. An `insistent` one takes the place of its client's newest, and
+        is the next of that client."""
         mine = self._by_client.get(request.client, {})
         old = mine.get(request.digest)
         evicted: list[ClientRequest] = []
@@ -55,6 +56,8 @@ class Queue:
                 evicted.append(victim)
             else:
                 self._put(request)
+                if insistent:
+                    self.to_front(request)
                 return evicted
             for victim in evicted:  # it was not enough
                 self._put(victim)
@@ -63,6 +66,12 @@ class Queue:
         self.bytes += request.size - old.size
         self._bytes_of[request.client] += request.size - old.size
         return evicted
+
+    def to_front(self, request: ClientRequest) -> None:
+        """Let a queued request be its client's next."""
+        mine = self._by_client[request.client]
+        first = {request.digest: mine.pop(request.digest)}
+        self._by_client[request.client] = first | mine
 
     def _put(self, request: ClientRequest) -> None:
         mine = self._by_client.get(request.client)
@@ -133,6 +142,10 @@ class Queue:
                     return request
                 skipped.add(digest)
         return None
+
+    def of(self, client: int) -> Iterable[ClientRequest]:
+        """What one client has queued, in its order."""
+        return self._by_client.get(client, {}).values()
 
     def requests(self) -> list[ClientRequest]:
         """All queued requests, by client."""

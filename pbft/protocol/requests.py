@@ -15,6 +15,7 @@ from pbft.protocol.sessions import SessionMirror, Verdict
 _VERIFIED = 8192
 _DOUBTFUL = 4096
 _FORWARD_AT_ONCE = 64
+_FORWARD_OF_CLIENT = 4
 _FORWARD_BYTES = 1 << 20
 """What a backup passes on to the primary in one STATUS interval."""
 
@@ -33,7 +34,11 @@ class Requests:
         """Number -> requests of the batch accepted there. Invariant: numbers lie above the executed one."""
         self._awaited: dict[bytes, int] = {}
         """Digest -> number it was pre-prepared at, or 0; oldest wait first. What a view timer runs for (rule 1.11).
-        Invariant: queued and signed, or in flight."""
+        Invariant: in flight, or in `_first`."""
+        self._first: dict[int, bytes] = {}
+        """Client -> the one of its queued requests that is awaited. No more than one: a client that floods fills every
+        replica's queue with other requests, and no primary could order all that backups wait for. Invariant: queued,
+        signed and verified here."""
         self._verified: dict[bytes, bytes] = {}
         """Digest -> authenticator with which the request verified here, the signature if both did; the newest ones."""
         self._doubtful: list[ClientRequest] = []
@@ -76,19 +81,22 @@ class Requests:
             return None
         if self._is_demoted(request.client, executed) and core.is_primary and not request.is_signed:
             return core.refuse(sender, Refused.UNAUTHENTIC)
-        known = self.queue.get(request)
-        if known is not None and (known.is_signed or not request.is_signed):
-            return None
         # What a backup passes on waits there with a timer: its client, which may have filled its own room here and
         # nowhere else, must not evict a primary by that.
-        if not self._queued(request, from_replica and request.is_signed and authentic):
+        insistent = from_replica and request.is_signed and authentic
+        known = self.queue.get(request)
+        if known is not None and (known.is_signed or not request.is_signed):
+            if insistent:
+                self.queue.to_front(known)
+            return None
+        if not self._queued(request, insistent):
             self._in_full.discard(request.digest)
             self._answer_refusal(request, "busy")
             return core.refuse(sender, Refused.TOO_OFTEN)
         if authentic:
             self.note_verified(request)
         if request.is_signed and authentic and verdict is Verdict.FRESH:
-            self._awaited.setdefault(request.digest, 0)
+            self._begin_wait(request)
         if not from_replica and not core.is_primary and not request.is_signed:
             core.send(core.primary, request.message())  # a signed one went to all; `forward_again` sees to the rest
         return None
@@ -97,7 +105,7 @@ class Requests:
         """Whether there was, or was made, room. Whoever makes room hears `busy` and comes again."""
         evicted = self.queue.add(request, insistent)
         for victim in evicted or ():
-            self._awaited.pop(victim.digest, None)
+            self._end_wait(victim.client, victim.digest)
             self._in_full.discard(victim.digest)
             self._answer_refusal(victim, "busy")
         return evicted is not None
@@ -155,9 +163,13 @@ class Requests:
             queued = {r.digest: r for r in self.queue.requests()}
             awaited = [d for d, number in self._awaited.items() if not number and d in queued]
             waiting = [queued.pop(d) for d in awaited]  # who has waited longest comes first
-            for request in [*waiting, *queued.values()][:_FORWARD_AT_ONCE]:
+            counts: dict[int, int] = {}
+            for request in [*waiting, *queued.values()][: _FORWARD_AT_ONCE * _FORWARD_OF_CLIENT]:
+                count = counts[request.client] = counts.get(request.client, 0) + 1
+                if count > _FORWARD_OF_CLIENT:
+                    continue
                 room -= request.size
-                if room < 0:
+                if room < 0 or sum(counts.values()) > _FORWARD_AT_ONCE:
                     break
                 self._core.send(self._core.primary, request.message())
 
@@ -182,10 +194,27 @@ class Requests:
 
     def _drop_answered(self, request: ClientRequest) -> None:
         self.queue.remove(request.client, request.digest)
-        self._awaited.pop(request.digest, None)
+        self._end_wait(request.client, request.digest)
         self._core.effects.answers.append(request)
 
     # ---- what is awaited
+
+    def _begin_wait(self, request: ClientRequest) -> None:
+        """A signed request that verified here waits for a PRE-PREPARE; if it is its client's only one, with a timer."""
+        if request.client not in self._first:
+            self._first[request.client] = request.digest
+            self._awaited.setdefault(request.digest, 0)
+
+    def _end_wait(self, client: int, digest: bytes) -> None:
+        """A request is not queued any more: it is awaited no longer, unless it is in flight; its client's next one is,
+        from now on."""
+        if digest not in self.in_flight:
+            self._awaited.pop(digest, None)
+        if self._first.get(client) == digest:
+            del self._first[client]
+            following = (r for r in self.queue.of(client) if r.is_signed and r.digest in self._verified)
+            if (request := next(iter(following), None)) is not None:
+                self._begin_wait(request)
 
     def oldest_awaited(self, committed_through: int) -> bytes | None:
         """The request that has waited longest: not executed, and not in a batch that is committed here with all below
@@ -217,27 +246,32 @@ class Requests:
             if verdict is Verdict.ANSWERED:
                 self._drop_answered(request)
             elif verdict is Verdict.FRESH and request.is_signed and self._verified.get(request.digest):
-                self._awaited.setdefault(request.digest, 0)
+                self._begin_wait(request)
 
     def wait_again(self, requests: tuple[ClientRequest, ...]) -> None:
         """A batch that was pre-prepared in an old view is not among those that the new one begins with. The copy that
         verified here waits again, not the one in the batch: a faulty primary may have spoiled the authenticator of that
         one, so that nobody could ever order it. What never verified here is looked at first."""
+        again: set[int] = set()
         for request in requests:
             self.in_flight.pop(request.digest, None)
             authenticator = self._verified.get(request.digest)
             if authenticator is None:
-                self._awaited.pop(request.digest, None)
+                self._end_wait(request.client, request.digest)
                 if len(self._doubtful) < _DOUBTFUL:
                     self._doubtful.append(request)
                 continue
             same = request.authenticator == authenticator
             verified = request if same else ClientRequest(request.body, authenticator)
             # An unsigned one may be such that no other primary can get it accepted: it starts no timer.
-            if self._queued(verified) and verified.is_signed:
-                self._awaited[verified.digest] = 0  # where it stood: its wait began when it came
-            else:
-                self._awaited.pop(verified.digest, None)
+            if not (self._queued(verified) and verified.is_signed) or verified.client in again:
+                self._end_wait(verified.client, verified.digest)
+                continue
+            again.add(verified.client)
+            if (newer := self._first.get(verified.client)) is not None:
+                self._awaited.pop(newer, None)
+            self._first[verified.client] = verified.digest
+            self._awaited[verified.digest] = 0  # where it stood: its wait began when it came
 
     def take_doubtful(self) -> list[ClientRequest]:
         """Requests that would wait again if their authenticators verified, which nobody has looked at here: after a
@@ -254,6 +288,8 @@ class Requests:
             self.in_flight[request.digest] = self._awaited[request.digest] = number
             self.queue.remove(request.client, request.digest)
             self._forwards.pop(request.digest, None)
+        for request in requests:
+            self._end_wait(request.client, request.digest)
 
     def passed(self, number: int) -> None:
         """`number` has executed. If that was another batch than the one accepted here, in a view that this replica left
@@ -286,9 +322,9 @@ class Requests:
     def executed(self, client: int, digest: bytes) -> bool:
         """A request has executed. True if its client retransmitted it and so wants the full result from everybody."""
         self.in_flight.pop(digest, None)
-        self._awaited.pop(digest, None)
         self._verified.pop(digest, None)
         waiting = self.queue.remove(client, digest)
+        self._end_wait(client, digest)
         in_full = digest in self._in_full
         self._in_full.discard(digest)
         return in_full or (waiting is not None and waiting.is_signed)

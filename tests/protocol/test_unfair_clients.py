@@ -209,3 +209,46 @@ def test_what_a_full_queue_refuses_costs_no_look_at_its_signature() -> None:
     assert len(c.take(Refusal)) == 16
     m.give(BOB, c.request(BOB, authenticator=b"\x01"))
     assert m.replica.requests.queue.count == 5
+
+
+def test_of_each_client_one_request_is_awaited() -> None:
+    """One that floods fills each queue with other requests: no primary could order in time all that backups hold. Its
+    next one waits from when the one before has its place."""
+    c = group(checkpoint_interval=128, log_window=256)
+    c.open(BOB)
+    m = c.members[1]
+    first, second = (ClientRequest(*c.request(ALICE, operation, b"\x01")) for operation in (b"1", b"2"))
+    other = ClientRequest(*c.request(BOB, authenticator=b"\x01"))
+    for client, request in ((ALICE, first), (ALICE, second), (BOB, other)):
+        m.give(client, request.message())
+    requests = m.replica.requests
+    assert requests.oldest_unproposed == first.digest
+    requests.ordered(9, (first,))
+    assert requests.oldest_unproposed == other.digest, "it has waited longer than the second, which begins now"
+    requests.ordered(10, (other,))
+    assert requests.oldest_unproposed == second.digest
+    requests.executed(ALICE, second.digest)
+    assert requests.oldest_unproposed is None
+
+
+def test_what_a_backup_waits_for_is_next_at_the_primary() -> None:
+    """Whatever its client has queued there before it; and a backup passes on only a few of one client at a time."""
+    c = group(checkpoint_interval=128, log_window=256, pending_per_client=64)
+    waiting = [c.request(ALICE, b"%d" % i, b"\x01") for i in range(40)]
+    backup = c.members[1]
+    for request in waiting:
+        backup.give(ALICE, request)
+    c.wire.clear()
+    c.now += 1.0
+    backup.tick(1.0)
+    passed_on = [m for _, to, m in c.take(Request) if to == 0]
+    assert passed_on[0] == waiting[0] and len(passed_on) == 4
+    queue = Queue(64, 100, 1 << 20)
+    for number in range(1, 20):
+        queue.add(queued(ALICE, number))
+    awaited = queued(ALICE, 0, signed=True)
+    assert queue.add(awaited, insistent=True) == []
+    assert queue.take(awaited.size, lambda _: True) == [awaited]
+    again = next(iter(queue.of(ALICE)))
+    queue.to_front(last := list(queue.of(ALICE))[-1])
+    assert list(queue.of(ALICE))[:2] == [last, again]
