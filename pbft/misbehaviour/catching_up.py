@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pbft.messages import Body, Checkpoint, Committed, Message, StatePiece, StateRoots, Status
-from pbft.misbehaviour.base import Misbehaviour, Outgoing, Sent, other_digest
+from pbft.misbehaviour.base import Captive, Misbehaviour, Outgoing, Sent, other_digest
 
 
 class LyingStatus(Misbehaviour):
@@ -11,9 +11,16 @@ class LyingStatus(Misbehaviour):
 
     name = "lying-status"
 
+    def __init__(self, captive: Captive) -> None:
+        super().__init__(captive)
+        self._is_steady = captive.me % 2 == 0
+        """Whether it claims at all times to have what others lack, or says now this, now that."""
+
     def outgoing(self, to: int, message: Message) -> Outgoing:
         """Wrong STATUS, COMMITTED and BODY; of a state, wrong roots and pieces, or none."""
         if isinstance(message, Status):
+            if self._is_steady:
+                return [Sent(to, message._replace(last_executed=message.last_executed + 1000, first_retained=0))]
             far = self.random.choice((0, message.last_executed + 1000, (1 << 64) - 1))
             view = self.random.choice((message.view, 0, message.view + 1, (1 << 64) - 1))
             lie = message._replace(view=view, promised=max(view, message.promised), last_executed=far, first_retained=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 
 from pbft.batch import ClientRequest, Kind
-from pbft.execution.results import Done, ExecutionStart, Opened
+from pbft.execution.results import Done, ExecutionStart, Opened, SessionView
 
 
 class Verdict(Enum):
@@ -42,6 +42,11 @@ class SessionMirror:
         """Begin from the executor's table at start."""
         self._counts = dict(start.counts)
         self._sessions = {s.session: _Window(s.client, s.floor, set(s.done)) for s in start.sessions}
+
+    def contents(self) -> tuple[tuple[tuple[int, int], ...], tuple[SessionView, ...]]:
+        """What `load` would be given now: open counts and sessions, sorted."""
+        views = (SessionView(w.client, number, w.floor, tuple(sorted(w.done))) for number, w in self._sessions.items())
+        return tuple(sorted(self._counts.items())), tuple(sorted(views))
 
     def update(self, changes: tuple[Opened | Done, ...]) -> None:
         """A batch has executed."""

@@ -332,7 +332,7 @@ class Bounds(Oracle):
 
 
 class Accusations(Oracle):
-    """Nobody correct is ever accused, and nobody correct stops itself. Rule 1.10"""
+    """Nobody correct is ever accused, or taken for one that lies about a state. Rules 1.10, 2.9"""
 
     def __init__(self, faulty: tuple[int, ...]) -> None:
         self._faulty = faulty
@@ -343,6 +343,12 @@ class Accusations(Oracle):
             raise Violation(
                 "accusations", f"replica {machine.me} accuses {evidence.culprit}: {evidence.kind} {evidence.text}"
             )
+
+    def on_step(self, machine: Machine) -> None:
+        """Sources of a state that were banned."""
+        for liar in machine.host.transfer.lies:
+            if liar not in self._faulty:
+                raise Violation("accusations", f"replica {machine.me} says that {liar} lied about a state")
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from pbft.simulation.network import Network
 from pbft.simulation.rules import Rules
 from pbft.simulation.scenario import Scenario
 from pbft.simulation.services import SERVICES
+from pbft.simulation.state_oracles import Mirrors, Replays
 from pbft.simulation.testimony_oracles import Cuts, NewViews, Prepares, Testimony
 from pbft.simulation.twins import Twins
 from pbft.simulation.workload import SimulatedClient
@@ -87,10 +88,12 @@ class Run:
                 Prepares(quorums, len(self.faulty)),
                 Testimony(),
                 Cuts(),
+                Replays(),
                 oracles.DurableReplies(quorums, len(self.faulty)),
                 oracles.Certificates(self.group),
                 oracles.Bounds(),
                 oracles.Accusations(self.faulty),
+                Mirrors(),
                 self.rules,
             )
         )
@@ -223,8 +226,19 @@ class Run:
         for _ in range(s.client_restarts):
             client = random.choice(self.clients)
             at(client.restart)
+        for _ in range(s.absences):
+            self._send_away(random.choice(self.machines), end)
         if s.ambushes:
             self._ambush(s.ambushes, START + end)
+
+    def _send_away(self, machine: Machine, end: float) -> None:
+        """One that is down for long, and crashes again while it fetches what it missed, or after."""
+        random = self.world.faults
+        back = random.uniform(0.6, 0.9) * end
+        self.world.after(random.uniform(0.05, 0.3), lambda: machine.crash() if machine.up else None)
+        self.world.after(back, lambda: None if machine.up else self._start(machine))
+        for _ in range(3):
+            self.world.after(random.uniform(back, end), lambda: self._crash([machine]))
 
     def _stop(self, me: int) -> None:
         self.stopped = me

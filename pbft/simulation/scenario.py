@@ -19,7 +19,9 @@ _FORGETFUL = 0.15
 """Share of the scenarios in which little is retained."""
 """Share of the scenarios with ten replicas: each costs as much as several of the usual size."""
 
-_COUNTS = ("crashes", "power_cuts", "partitions", "pauses", "skew", "false_alarms", "ambushes", "client_restarts")
+_COUNTS = (
+    "crashes", "power_cuts", "partitions", "pauses", "skew", "false_alarms", "ambushes", "absences", "client_restarts",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Scenario:
     """How often replicas suspect their primary for nothing, or a primary resigns."""
     ambushes: int = 0
     """How often a replica is killed while it is between two views; none by chance, by `--set ambushes=N` alone."""
+    absences: int = 0
+    """Replicas that are down for most of the time that faults last, and crash again after that."""
     adversary: str = ""
     """Misbehaviours of the faulty replica, joined by "+"."""
     faulty: int = 0
@@ -99,11 +103,13 @@ class Scenario:
         usual = random.choice((4, 4, 4, 5, 6, 7))
         n = n or (10 if Random(f"size {seed}").random() < _LARGE else usual)
         misbehaves = maybe("replica", 0.5)
+        forgetful = Random(f"retained {seed}").random() < _FORGETFUL
         first, other = _some_names(random), _some_names(random)
         second = random.choice(("", first, other)) if Quorums(n).f > 1 else ""
         return cls(
             seed=seed,
-            retained=4096 if Random(f"retained {seed}").random() < _FORGETFUL else 64 << 20,
+            retained=4096 if forgetful else 64 << 20,
+            absences=int(forgetful and "crash" in faults),
             app=app or random.choice(("counter", "counter", "kv")),
             n=n,
             clients=random.randint(1, 3),

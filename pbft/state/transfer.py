@@ -45,7 +45,7 @@ class Taken(Enum):
     LIE = "lie"
     """It is not what the target has there; nothing has changed. Whoever sent it for this target is faulty."""
     STALE = "stale"
-    """Nobody waits for it: never asked for, taken already, or asked for before the last `aim`."""
+    """Nobody waits for it: never wanted, taken already, or not wanted any more since the last `aim`."""
 
 
 @dataclass(slots=True)

@@ -234,6 +234,15 @@ def test_the_first_want_is_the_first_in_key_order() -> None:
     assert patch.done and taken == sorted(taken) and len(taken) > 2 * 16
 
 
+def test_many_tiny_entries_are_bounded_too() -> None:
+    """What the encoding adds counts: entries of 2 bytes fill pieces with far less content than large ones."""
+    target = {i.to_bytes(2, "big"): b"" for i in range(0, 50_000, 5)}
+    source = of(target)
+    state, patch = aimed({}, source)
+    assert 2 < len(fetch(patch, [source])) < 30
+    assert patch.done and dict(state.items()) == target
+
+
 def test_part_of_a_bucket_may_be_a_node_of_the_target() -> None:
     """A bucket that holds what the target has in two nodes: neither is fetched."""
     few = {b"%c%d" % (letter, i): blob(3000) for letter in b"ab" for i in range(5)}
