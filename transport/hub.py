@@ -81,6 +81,8 @@ class Hub:
         self._strangers: dict[Conversation, None] = {}
         self._dialed: dict[Conversation, None] = {}
         self._unconfirmed: dict[TcpLink, None] = {}
+        self._resting: dict[TcpLink, float] = {}
+        """Links from which nothing is taken -> until when. Invariant: none comes twice, `TcpLink.rest` sees to it."""
         self._fallen: list[tuple[TcpLink, str]] = []
         self._acceptors: list[Acceptor] = []
         self._accepting_again_at: float | None = None
@@ -177,6 +179,9 @@ class Hub:
         self.now = self.clock()
         self.handshakes_left = self.limits.handshakes_per_sweep
         self._sweeps += 1
+        for link in [link for link, until in self._resting.items() if until <= self.now]:
+            del self._resting[link]
+            link.wake()
         others = []
         for key, mask in self.selector.select(0):
             if type(key.data) is TcpLink:
@@ -342,6 +347,7 @@ class Hub:
         if not link.is_open:
             return
         link.shut()
+        self._resting.pop(link, None)
         dialer = self._dialers.get(link.principal)
         if self._registry.remove(link):
             record = link.statistics()
@@ -355,6 +361,10 @@ class Hub:
             self._note(link, "unconfirmed", f"no link with {_name(link.principal)}: {reason}")
             if dialer is not None:
                 dialer.conversation_ended()
+
+    def rest_link(self, link: TcpLink, seconds: float) -> None:
+        """See link.LinkOwner."""
+        self._resting[link] = self.now + seconds
 
     def message_too_long(self, principal: int, size: int) -> None:
         """See link.LinkOwner."""

@@ -54,6 +54,10 @@ class Link(Protocol):
     def send(self, body: bytes, bulk: bool = False) -> None:
         """Queue a message; never blocks, never raises. Control goes before bulk; the oldest goes when full."""
 
+    def rest(self, seconds: float) -> None:
+        """Take nothing more from this peer for so many seconds, or a little longer: it sends faster than is good. What
+        it has sent waits, in bounded buffers, and then the peer does. Sending goes on."""
+
     def close(self, reason: str) -> None:
         """Close the link; what waits on it is discarded. The dialing side will dial again."""
 

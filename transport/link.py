@@ -22,16 +22,14 @@ from pbft.transport.framing import (
     LENGTH_BEYOND,
     MORE,
     PING,
-    PONG,
     REKEY,
     Reassembly,
-    pack_header,
     unpack_header,
 )
 from pbft.transport.heartbeat import Heartbeat
 from pbft.transport.interface import Receiver, is_client
 from pbft.transport.limits import Limits
-from pbft.transport.queues import SendQueue
+from pbft.transport.outbox import Outbox
 from pbft.transport.rekeying import LinkKeys
 from pbft.transport.statistics import LinkStatistics
 
@@ -59,6 +57,9 @@ class LinkOwner(Protocol):
     def confirm_link(self, link: TcpLink) -> None:
         """The first frame arrived on a link that this side dialed."""
 
+    def rest_link(self, link: TcpLink, seconds: float) -> None:
+        """Call `wake` of this link when so much time has passed."""
+
     def message_too_long(self, principal: int, size: int) -> None:
         """This side wants to send what no peer takes: count and log."""
 
@@ -71,34 +72,31 @@ class TcpLink:
 
     __slots__ = (
         "_buffer",
-        "_bulk",
         "_bulk_parts",
-        "_control",
         "_control_parts",
         "_heartbeat",
         "_keys",
         "_longest",
+        "_mask",
+        "_outbox",
         "_owner",
         "_progress_at",
-        "_rekey_is_answer",
-        "_rekey_message",
         "_rest",
         "_sock",
         "_unflushed",
         "_unsent",
-        "_urgent",
         "created_at",
         "dialed",
         "incarnation",
         "instance",
         "is_open",
+        "is_reading",
         "is_up",
         "last_received",
         "principal",
         "received_bytes",
         "received_messages",
         "sent_bytes",
-        "sent_messages",
         "session",
     )
 
@@ -111,47 +109,54 @@ class TcpLink:
         self.instance = session.peer_instance
         self.incarnation = session.peer_incarnation
         self.dialed = dialed
-        self.is_open = True
+        self.is_open = self.is_reading = True
         self.is_up = False
         self.created_at = self.last_received = owner.now
-        self.received_bytes = self.received_messages = self.sent_bytes = self.sent_messages = 0
+        self.received_bytes = self.received_messages = self.sent_bytes = 0
         client = is_client(self.principal)
         self._buffer = owner.read_buffer[: limits.client_read_max_bytes] if client else owner.read_buffer
-        queue_bytes = limits.client_queue_max_bytes if client else limits.queue_max_bytes
-        queue_messages = limits.client_queue_max_messages if client else limits.queue_max_messages
-        self._control = SendQueue(queue_bytes, queue_messages, limits.message_max_bytes)
-        self._bulk = SendQueue(queue_bytes, queue_messages, limits.message_max_bytes)
         self._control_parts = Reassembly(limits.message_max_bytes)
         self._bulk_parts = Reassembly(limits.message_max_bytes)
         self._longest = framing.LONGEST_CONFIRMING if dialed else framing.LONGEST_LINKED
         self._rest = b""
+        self._mask = READ
         self._unsent: memoryview | None = None
         self._progress_at = owner.now
         self._unflushed = False
-        # Pings, pongs and key refreshes go before everything else; at most one of each waits.
-        self._urgent = False
         self._heartbeat = Heartbeat()
         self._keys = LinkKeys(session, owner.handshake, limits, owner.now)
-        self._rekey_message: bytes | None = None
-        self._rekey_is_answer = False
+        self._outbox = Outbox(session, limits, self._heartbeat, self._keys, for_client=client)
 
     # -- for everybody
 
     def send(self, body: bytes, bulk: bool = False) -> None:
         """See interface.Link."""
         if self.is_up:
-            if not (self._bulk if bulk else self._control).push(body):
+            outbox = self._outbox
+            if not (outbox.bulk if bulk else outbox.control).push(body):
                 self._owner.message_too_long(self.principal, len(body))
                 return
-            if not self._unflushed:
-                self._unflushed = True
-                self._owner.unflushed.append(self)
+            self._be_flushed()
 
     def close(self, reason: str) -> None:
         """See interface.Link."""
         if self.is_open:
             self.say_goodbye(reason)
             self._owner.close_link(self, reason)
+
+    def rest(self, seconds: float) -> None:
+        """See interface.Link."""
+        if self.is_open and self.is_reading:
+            self.is_reading = False
+            self._watch()
+            self._owner.rest_link(self, seconds)
+
+    def wake(self) -> None:
+        """The rest is over: take what arrived in it."""
+        if self.is_open:
+            self.is_reading = True
+            self._watch()
+            self.feed(self._rest)
 
     def statistics(self) -> LinkStatistics:
         """See interface.Link."""
@@ -161,13 +166,13 @@ class TcpLink:
             dialed=self.dialed,
             seconds_up=self._owner.now - self.created_at,
             rtt=self.rtt,
-            sent_messages=self.sent_messages,
+            sent_messages=self._outbox.sent_messages,
             sent_bytes=self.sent_bytes,
             received_messages=self.received_messages,
             received_bytes=self.received_bytes,
             queued_bytes=self.queued_bytes,
-            dropped_control=self._control.dropped,
-            dropped_bulk=self._bulk.dropped,
+            dropped_control=self._outbox.control.dropped,
+            dropped_bulk=self._outbox.bulk.dropped,
             key_refreshes=self._keys.refreshes,
         )
 
@@ -180,12 +185,12 @@ class TcpLink:
     def queued_bytes(self) -> int:
         """What waits to be sent."""
         unsent = 0 if self._unsent is None else len(self._unsent)
-        return self._control.bytes + self._bulk.bytes + unsent
+        return self._outbox.waiting_bytes + unsent
 
     @property
     def held_bytes(self) -> int:
-        """Memory that this link's traffic takes: what waits to be sent, and messages received in part."""
-        return self.queued_bytes + self._control_parts.bytes + self._bulk_parts.bytes
+        """Memory that this link's traffic takes: what waits to be sent, to be taken, and messages received in part."""
+        return self.queued_bytes + len(self._rest) + self._control_parts.bytes + self._bulk_parts.bytes
 
     # -- receiving
 
@@ -193,7 +198,7 @@ class TcpLink:
         """The selector says that the socket can be read or written."""
         if mask & WRITE and self.is_open:
             self._resume()
-        if mask & READ and self.is_open:
+        if mask & READ and self.is_reading:
             self._read()
 
     def _read(self) -> None:
@@ -239,8 +244,10 @@ class TcpLink:
             else:
                 self._take_other(kind, body)
                 longest = self._longest
-            if not self.is_open:
-                return
+            if not self.is_reading:
+                if not self.is_open:
+                    return
+                break
         self._rest = data[position:]
 
     def _refuse_header(self, kind: int) -> None:
@@ -274,7 +281,8 @@ class TcpLink:
             self._owner.refuse_link(self, "bad-length", "a heartbeat of another length")
         elif kind == PING:
             self._heartbeat.answer = body
-            self._be_urgent()
+            self._outbox.hurry()
+            self._be_flushed()
             if not self.is_up:
                 self._owner.confirm_link(self)
         else:
@@ -293,14 +301,13 @@ class TcpLink:
         if self._unsent is None and self.is_open:
             self._pump()
 
-    def _be_urgent(self) -> None:
-        self._urgent = True
+    def _be_flushed(self) -> None:
         if not self._unflushed:
             self._unflushed = True
             self._owner.unflushed.append(self)
 
     def _pump(self) -> None:
-        while data := self._gather():
+        while data := self._outbox.gather(self._owner.clock()):
             try:
                 count = self._sock.send(data)
             except (BlockingIOError, InterruptedError):
@@ -312,7 +319,7 @@ class TcpLink:
             if count < len(data):
                 self._unsent = memoryview(data)[count:]
                 self._progress_at = self._owner.now
-                self._owner.selector.modify(self._sock, READ | WRITE, self)
+                self._watch()
                 return
             if count < self._owner.limits.write_max_bytes:
                 return  # all that was queued is gone
@@ -335,52 +342,28 @@ class TcpLink:
             self._unsent = rest[count:]
             return
         self._unsent = None
-        self._owner.selector.modify(self._sock, READ, self)
+        self._watch()
         self._pump()
 
-    def _gather(self) -> bytes:
-        """The next bytes for the socket, sealed in the order in which they must leave."""
-        chunks: list[bytes | memoryview] = []
-        if self._urgent:
-            self._gather_urgent(chunks)
-        room = self._owner.limits.write_max_bytes
-        seal = self.session.seal
-        for queue, kind in ((self._control, CONTROL), (self._bulk, BULK)):
-            messages = queue.messages
-            while room > 0 and (messages or queue.partial is not None):
-                body, goes_on = queue.take()
-                size = len(body)
-                if goes_on:
-                    header = pack_header(size + LENGTH_BEYOND, kind | MORE)
-                else:
-                    header = pack_header(size + LENGTH_BEYOND, kind)
-                    self.sent_messages += 1
-                chunks += (header, body, seal(header, body))
-                room -= size
-        return b"".join(chunks)
-
-    def _gather_urgent(self, chunks: list[bytes | memoryview]) -> None:
-        self._urgent = False
-        if (ping := self._heartbeat.take_ping(self._owner.clock())) is not None:
-            chunks += self._sealed(PING, ping)
-        if (pong := self._heartbeat.take_answer()) is not None:
-            chunks += self._sealed(PONG, pong)
-        if self._rekey_message is not None:
-            chunks += self._sealed(REKEY, self._rekey_message)
-            self._rekey_message = None
-            if self._rekey_is_answer:
-                self._keys.answer_sealed()
-
-    def _sealed(self, kind: int, body: bytes) -> tuple[bytes, bytes, bytes]:
-        header = pack_header(len(body) + LENGTH_BEYOND, kind)
-        return header, body, self.session.seal(header, body)
+    def _watch(self) -> None:
+        """Tell the selector what is waited for now."""
+        mask = (READ if self.is_reading else 0) | (WRITE if self._unsent is not None else 0)
+        before, self._mask = self._mask, mask
+        if mask == before:
+            return
+        selector = self._owner.selector
+        if before:
+            selector.unregister(self._sock)
+        if mask:
+            selector.register(self._sock, mask, self)
 
     # -- life
 
     def ping(self, nonce: bytes) -> None:
         """Send a heartbeat, unless one is on its way."""
         if self._heartbeat.begin(nonce):
-            self._be_urgent()
+            self._outbox.hurry()
+            self._be_flushed()
 
     def ailment(self, now: float) -> str | None:
         """Why this link should be given up, None if it is well."""
@@ -400,25 +383,24 @@ class TcpLink:
         if self._unsent is None and self.is_open:
             text = reason.encode("ascii", "replace")[: framing.GOODBYE_MAX_BYTES]
             try:
-                self._sock.send(b"".join(self._sealed(GOODBYE, text)))
+                self._sock.send(b"".join(self._outbox.seal(GOODBYE, text)))
             except OSError:
                 return  # it is being closed anyway
 
     def shut(self) -> None:
         """Close the socket and drop what waits. For the hub alone, who knows what else has to happen."""
-        self.is_open = self.is_up = False
-        self._owner.selector.unregister(self._sock)
-        self._sock.close()
-        self._control.clear()
-        self._bulk.clear()
+        self.is_open = self.is_up = self.is_reading = False
+        self._outbox.clear()
         self._unsent = None
         self._rest = b""
+        self._watch()
+        self._sock.close()
 
     def rekey_if_due(self, now: float) -> None:
         """Start a key refresh if this side dialed and the keys have been used for long enough."""
         if self.dialed and (offer := self._keys.offer_if_due(now)) is not None:
-            self._rekey_message, self._rekey_is_answer = offer, False
-            self._be_urgent()
+            self._outbox.put_rekey(offer, is_answer=False)
+            self._be_flushed()
 
     def _take_rekey(self, body: bytes) -> None:
         try:
@@ -427,6 +409,6 @@ class TcpLink:
             self._owner.refuse_link(self, f"rekey-{error.kind}", error.text)
             return
         if answer is not None:
-            self._rekey_message, self._rekey_is_answer = answer, True
-            self._be_urgent()
+            self._outbox.put_rekey(answer, is_answer=True)
+            self._be_flushed()
             self._owner.link_rekeyed(self)

@@ -142,8 +142,10 @@ class MemoryNetwork:
             if entry[1] > last:
                 later.append(entry)
                 continue
-            _, _, link, body = entry
-            if link.is_up:
+            _, order, link, body = entry
+            if link.rests_until > now:
+                later.append((link.rests_until, order, link, body))
+            elif link.is_up:
                 self._deliver(link, body, touched)
         for entry in later:
             heapq.heappush(self._due, entry)

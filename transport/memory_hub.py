@@ -38,6 +38,7 @@ class MemoryLink:
         "principal",
         "received_bytes",
         "received_messages",
+        "rests_until",
         "sent_bytes",
         "sent_messages",
         "session",
@@ -61,8 +62,8 @@ class MemoryLink:
         self._control = SendQueue(*bounds, limits.message_max_bytes)
         self._bulk = SendQueue(*bounds, limits.message_max_bytes)
         self.other: MemoryLink | None = None
-        self.last_due = now
-        """When the latest message on its way to this end arrives."""
+        self.last_due = self.rests_until = now
+        """When the latest message on its way to this end arrives; until when none is taken."""
 
     @property
     def rtt(self) -> float | None:
@@ -77,6 +78,10 @@ class MemoryLink:
                 self.hub.tally.refuse(self.principal, "send-too-long")
                 return
             self.hub.unflushed[self] = None
+
+    def rest(self, seconds: float) -> None:
+        """See interface.Link."""
+        self.rests_until = max(self.rests_until, self.hub.network.now() + seconds)
 
     def close(self, reason: str) -> None:
         """See interface.Link."""

@@ -245,6 +245,40 @@ async def test_no_new_links_after_stop_accepting(world: Any, recorder: Any) -> N
         await right.until(lambda: right.bodies == [b"still here"])
 
 
+async def test_from_a_link_that_rests_nothing_is_taken_for_a_while(world: Any, recorder: Any) -> None:
+    """Then all that was sent comes, once and in order; the other direction does not rest."""
+    sent = [b"%d" % number for number in range(500)]
+    left, right = recorder(), recorder(lambda link, body: link.rest(0.2) if body == sent[99] else None)
+    async with world.pair(left, right) as (first, second):
+        for body in sent:
+            first.send(1, body)
+        first.flush()
+        await right.until(lambda: len(right.bodies) == 100)
+        second.send(0, b"goes on")
+        second.flush()
+        await left.until(lambda: left.bodies == [b"goes on"])
+        assert right.bodies == sent[:100]
+        await right.until(lambda: len(right.bodies) == 500)
+        assert right.bodies == sent
+
+
+async def test_a_link_may_end_while_it_rests(world: Any, recorder: Any) -> None:
+    """What had arrived is gone with it, and its successor does not rest."""
+    left, right = recorder(), recorder(lambda link, body: link.rest(0.2) if body == b"1" else None)
+    async with world.pair(left, right) as (first, second):
+        first.send(1, b"1")
+        first.send(1, b"2")
+        first.flush()
+        await right.until(lambda: right.bodies == [b"1"])
+        for link in second.links(0):
+            link.close("enough")
+        await right.until(lambda: len(right.downs) == 1 and len(right.ups) == len(left.ups) == 2)
+        first.send(1, b"3")
+        first.flush()
+        await right.until(lambda: right.bodies[-1] == b"3")
+        assert right.bodies == [b"1", b"3"]
+
+
 async def test_sweep_end_follows_the_messages(world: Any, recorder: Any) -> None:
     """A burst that is there at once is delivered before on_sweep_end, in few sweeps."""
     left, right = recorder(), recorder()

@@ -102,7 +102,7 @@ def sealed_bodies(handshakes: Any) -> Iterator[tuple[list[bytes], bytes, Callabl
         sender, _ = link_of(session)
         for body in bodies:
             sender.send(body)
-        wire = sender._gather()
+        wire = sender._outbox.gather(0.0)
         yield bodies, wire, lambda: link_of(Session(receiving.context, receiving._keys))
 
 
