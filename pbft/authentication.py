@@ -79,11 +79,15 @@ class KeyAuthentication:
             return False
         if len(authenticator) != 1 + SIGNATURE_SIZE:
             return False  # and not remembered: what is remembered is bounded by count, so each must be small
-        known = self._verdicts.get(request.digest + authenticator)
+        known = self.verdict(request)
         if known is None and not self.defers:
             known = self.signature_verifies(request)
             self.remember(request, known)
         return known
+
+    def verdict(self, request: ClientRequest) -> bool | None:
+        """What is remembered of the request's signature. May be called in any thread."""
+        return self._verdicts.get(request.digest + request.authenticator)
 
     def signature_verifies(self, request: ClientRequest) -> bool:
         """Whether the client signed the request. May be called in any thread."""

@@ -30,6 +30,7 @@ from pbft.messages import Body, Message, Reply, Stable, StatePiece, encode
 from pbft.misbehaviour import Adversary, Late
 from pbft.node_reports import Reports
 from pbft.protocol.effects import ALL
+from pbft.protocol.inbound import BURDENS
 from pbft.protocol.suspicion import Conditions
 from pbft.signature_desk import SignatureDesk
 from pbft.startup import Started
@@ -49,6 +50,9 @@ _LAG_TURN = 5.0
 """Seconds after which an old lag of the loop is forgotten, or twice that."""
 
 _ROUTES = 4096
+
+_REST = 0.05
+"""Seconds for which nothing is taken from a client that sent more than it may, or what is not authentic."""
 
 
 class Node:
@@ -103,7 +107,8 @@ class Node:
             prepare=lambda: self._installer.prepare(),
             install=lambda fetched: self._installer.install(fetched),
         )
-        self._desk = SignatureDesk(self._authentication, self._on_verified)
+        wants_more = started.replica.requests.wants_more
+        self._desk = SignatureDesk(self._authentication, self._on_verified, wants_more)
         self._authentication.defers = True
         self.host = Host(started.replica, self._authentication, ports, self._desk.submit)
         writing = trio.Lock()
@@ -150,7 +155,8 @@ class Node:
         inbound = self.host.inbound
         if self._misbehaviour is not None and not self._misbehaviour.hears(sender, body):
             return
-        self.host.receive(sender, body)
+        if self.host.receive(sender, body) in BURDENS and is_client(sender):
+            link.rest(_REST)
         if is_client(sender) and inbound.last_request is not None:
             route = inbound.last_request
             inbound.last_request = None
@@ -219,11 +225,14 @@ class Node:
             else:
                 host.answered(result)
         host.flush()
+        self._desk.look_again()
         self.hub.flush()
 
     def _on_verified(self, verdicts: list[tuple[ClientRequest, bool]]) -> None:
         self._set_time()
-        self.host.inbound.on_verified(verdicts)
+        for sender in filter(is_client, self.host.inbound.on_verified(verdicts)):
+            for link in self.hub.links(sender):
+                link.rest(_REST)
         self._collect()
 
     async def _tick(self) -> None:
@@ -238,6 +247,7 @@ class Node:
             self.host.tick(Conditions(random.random(), self._round_trip))
             self._send_late()
             self._collect()
+            self._reports.views(self.host.replica.core, self.host.replica.suspicion)
             if now >= next_second:
                 next_second = now + 1.0
                 self._authentication.expire()

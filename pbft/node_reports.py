@@ -15,8 +15,9 @@ from pbft.config import Group
 from pbft.crypto.digests import digest
 from pbft.evidence import encode_proof, proof_of
 from pbft.messages import encode
-from pbft.protocol.core import Refused
+from pbft.protocol.core import Core, Refused
 from pbft.protocol.effects import Evidence
+from pbft.protocol.suspicion import Suspicion
 from pbft.storage.files import RealDirectory, replace_file
 
 log = logging.getLogger("pbft.node")
@@ -44,6 +45,8 @@ class Reports:
         self._folder = folder
         self._refused: dict[tuple[int, str], tuple[float, int]] = {}
         self._accused: dict[tuple[int, str], float] = {}
+        self._view: int | None = None
+        self._suspected: int | None = None
         self._waiting: trio.MemorySendChannel[tuple[str, bytes]] | None = None
         self.accusations = 0
         """What no correct replica does, seen here since the start."""
@@ -76,6 +79,20 @@ class Reports:
                 level = logging.DEBUG if reason in _UNTIMELY else logging.INFO
                 log.log(level, "replica %d: refused %d from %d: %s", self._me, count - logged, sender, reason)
                 self._refused[sender, reason] = (now, count)
+
+    def views(self, core: Core, suspicion: Suspicion) -> None:
+        """Log that a view has begun, and that its primary is suspected: once each."""
+        if core.is_active and core.view != self._view:
+            if self._view is not None:
+                log.info("replica %d: view %d begins; its primary is replica %d", self._me, core.view, core.primary)
+            self._view = core.view
+        view = suspicion.suspected
+        if view is not None and view != self._suspected:
+            primary = self._group.quorums.primary(view)
+            why = suspicion.reason
+            log.warning("replica %d: suspects replica %d, the primary of view %d: %s", self._me, primary, view, why)
+        if view is not None:
+            self._suspected = view
 
     async def keep_evidence(self) -> None:
         """Write what waits, in a thread, until cancelled."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -36,11 +36,11 @@ def signed(client: int, number: int, by: int | None = None) -> ClientRequest:
 class Turns:
     """A desk whose turns are recorded."""
 
-    def __init__(self) -> None:
+    def __init__(self, wants_more: Callable[[int], bool] = lambda source: True) -> None:
         self.authentication = KeyAuthentication(GROUP, 0)
         self.authentication.defers = True
         self.turns: list[list[tuple[ClientRequest, bool]]] = []
-        self.desk = SignatureDesk(self.authentication, self.turns.append)
+        self.desk = SignatureDesk(self.authentication, self.turns.append, wants_more)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -89,12 +89,12 @@ async def test_a_client_that_floods_waits_for_itself() -> None:
 async def test_what_a_proposal_needs_goes_first() -> None:
     """Urgent ones are in the first turn, whatever waits."""
     t = Turns()
-    for i in range(1, 100):
-        t.desk.submit(signed(0, i), IDS[0])
+    for i in range(1, WAITING_PER_SOURCE + 1):
+        assert t.desk.submit(signed(0, i), IDS[0])
     urgent = signed(2, 1)
     t.desk.submit(urgent, None)
     async with t.running():
-        await t.verdicts(100)
+        await t.verdicts(WAITING_PER_SOURCE + 1)
     assert t.turns[0][0][0] == urgent
 
 
@@ -126,3 +126,29 @@ async def test_junk_in_proposals_is_bounded_and_leaves_half_of_each_turn() -> No
         told = await t.verdicts(200)
     assert len(told) == 200
     assert IDS[0] in [r.client for r, _ in t.turns[0]]
+
+
+async def test_who_had_nothing_of_a_full_turn_is_first_in_the_next() -> None:
+    """However many flood, and however long: each turn is full of them."""
+    t = Turns()
+    floods = range(10, 10 + PER_TURN // PER_SOURCE)
+    for source in floods:
+        for i in range(3 * PER_SOURCE):
+            assert t.desk.submit(signed(0, 1000 * source + i), source)
+    late = signed(1, 1)
+    assert t.desk.submit(late, IDS[1])
+    async with t.running():
+        await t.verdicts(3 * PER_TURN + 1)
+    assert late in [r for r, _ in t.turns[1]]
+
+
+async def test_a_source_of_which_enough_is_verified_waits() -> None:
+    """Until more of it is wanted; others do not wait for that."""
+    unwanted = {IDS[0]}
+    t = Turns(lambda source: source not in unwanted)
+    assert t.desk.submit(signed(0, 1), IDS[0]) and t.desk.submit(signed(1, 1), IDS[1])
+    async with t.running():
+        assert [r.client for r, _ in await t.verdicts(1)] == [IDS[1]]
+        unwanted.clear()
+        t.desk.look_again()
+        assert [r.client for r, _ in await t.verdicts(2)] == [IDS[1], IDS[0]]

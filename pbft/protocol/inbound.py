@@ -58,6 +58,9 @@ class Authentication(Protocol):
 Defer = Callable[[ClientRequest, int | None], bool]
 """(request, whose link it came over, None if a proposal waits for it) -> whether its signature will be verified."""
 
+BURDENS = frozenset((Refused.TOO_OFTEN, Refused.UNAUTHENTIC, Refused.MALFORMED, Refused.WRONG_ROLE, Refused.TOO_LARGE))
+"""What a correct client that backs off hardly ever meets: looking at more of the same takes time from others."""
+
 
 class Inbound:
     """The only caller of `decode` for messages that a replica receives."""
@@ -207,13 +210,16 @@ class Inbound:
             self.last_request = (request.client, request.session)
         return None
 
-    def on_verified(self, verdicts: list[tuple[ClientRequest, bool]]) -> None:
-        """Signatures were looked at: receive what waited for that, and tell the proposals that do."""
+    def on_verified(self, verdicts: list[tuple[ClientRequest, bool]]) -> set[int]:
+        """Signatures were looked at: receive what waited for that, and tell the proposals that do. Returns who sent
+        what was refused."""
+        refused = set()
         for request, verdict in verdicts:
             waiting = self._unknown.pop(request.digest + request.authenticator, None)
-            if waiting is not None:
-                self._request(*waiting)
+            if waiting is not None and self._request(*waiting) in BURDENS:
+                refused.add(waiting[0])
             self._replica.on_request_verified(request, verdict)
+        return refused
 
     def _pre_prepare(self, sender: int, message: PrePrepare) -> Refused | None:
         core = self._replica.core

@@ -6,12 +6,15 @@ Rules of this file: knows requests and nothing of replicas; who makes room for w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from pbft.batch import ClientRequest
 
-PER_BATCH = 16
-"""Requests of one client in a batch, at most: one that floods makes no batch costly in which others wait, too."""
+IN_FLIGHT = 8
+"""Requests of one client in batches that have not executed, at most: twice what a `Client` has outstanding. One that
+floods makes no batch costly in which others wait, too."""
+
+_NONE: Mapping[int, int] = {}
 
 
 class Queue:
@@ -27,9 +30,13 @@ class Queue:
         self.bytes = 0
         self.operations = 0
 
+    def count_of(self, client: int) -> int:
+        """Requests of one client."""
+        return len(self._by_client.get(client, ()))
+
     def is_full_for(self, client: int) -> bool:
         """Whether one more request of this client would find no room, whoever made some."""
-        return len(self._by_client.get(client, ())) >= self._per_client
+        return self.count_of(client) >= self._per_client
 
     def get(self, request: ClientRequest) -> ClientRequest | None:
         """The queued request with this digest."""
@@ -112,17 +119,20 @@ class Queue:
             self._forget_client(client)
         return found
 
-    def take(self, max_bytes: int, ready: Callable[[ClientRequest], bool]) -> list[ClientRequest]:
-        """Remove up to `max_bytes` of requests for which `ready` holds, one per client and turn."""
+    def take(
+        self, max_bytes: int, ready: Callable[[ClientRequest], bool], in_flight: Mapping[int, int] = _NONE
+    ) -> list[ClientRequest]:
+        """Remove up to `max_bytes` of requests for which `ready` holds, one per client and turn. `in_flight`: how many
+        of each client are in batches already."""
         taken: list[ClientRequest] = []
         skipped: set[bytes] = set()
-        counts: dict[int, int] = {}
+        counts = dict(in_flight)
         idle = 0
         while idle < len(self._turns):
             client = self._turns[0]
             self._turns.rotate(-1)
             count = counts[client] = counts.get(client, 0) + 1
-            request = self._next(client, skipped, ready) if count <= PER_BATCH else None
+            request = self._next(client, skipped, ready) if count <= IN_FLIGHT else None
             if request is None:
                 idle += 1
                 continue

@@ -6,16 +6,19 @@ no longer. Only this file writes the queue and the demotions.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pbft.batch import ClientRequest
 from pbft.messages import Nack, Refusal
 from pbft.protocol.core import Core, Refused
-from pbft.protocol.queue import Queue
+from pbft.protocol.queue import IN_FLIGHT, Queue
 from pbft.protocol.sessions import SessionMirror, Verdict
 
 _VERIFIED = 8192
 _DOUBTFUL = 4096
 _FORWARD_AT_ONCE = 64
 _FORWARD_OF_CLIENT = 4
+"""Of a client with more waiting than this, what is awaited is passed on and nothing else."""
 _FORWARD_BYTES = 1 << 20
 """What a backup passes on to the primary in one STATUS interval."""
 
@@ -136,6 +139,11 @@ class Requests:
         self._answer_refusal(request, "busy")
         return True
 
+    def wants_more(self, client: int) -> bool:
+        """Whether it is of use to verify one more request of this client: what is awaited and what may be in flight is
+        enough. Each replica's queue would hold others of one that floods, most of which are never ordered."""
+        return sum(r.is_signed for r in self.queue.of(client)) < IN_FLIGHT
+
     def is_too_large(self, request: ClientRequest) -> bool:
         """Whether it exceeds what one REQUEST may carry."""
         t = self._core.tunables
@@ -163,13 +171,10 @@ class Requests:
             queued = {r.digest: r for r in self.queue.requests()}
             awaited = [d for d, number in self._awaited.items() if not number and d in queued]
             waiting = [queued.pop(d) for d in awaited]  # who has waited longest comes first
-            counts: dict[int, int] = {}
-            for request in [*waiting, *queued.values()][: _FORWARD_AT_ONCE * _FORWARD_OF_CLIENT]:
-                count = counts[request.client] = counts.get(request.client, 0) + 1
-                if count > _FORWARD_OF_CLIENT:
-                    continue
+            modest = [r for r in queued.values() if self.queue.count_of(r.client) <= _FORWARD_OF_CLIENT]
+            for request in [*waiting, *modest][:_FORWARD_AT_ONCE]:
                 room -= request.size
-                if room < 0 or sum(counts.values()) > _FORWARD_AT_ONCE:
+                if room < 0:
                     break
                 self._core.send(self._core.primary, request.message())
 
@@ -187,7 +192,8 @@ class Requests:
             acceptable = request.is_signed or not self._is_demoted(request.client, executed)
             return acceptable and verdict is Verdict.FRESH and request.digest not in self.in_flight
 
-        taken = self.queue.take(core.tunables.batch_max_bytes - 64, ready)
+        in_flight = Counter(r.client for requests in self._batches.values() for r in requests)
+        taken = self.queue.take(core.tunables.batch_max_bytes - 64, ready, in_flight)
         for request in answered:
             self._drop_answered(request)
         return taken

@@ -203,6 +203,17 @@ class Suspicion:
         return None if self._awaited is None else self._core.now - self._awaited_since
 
     @property
+    def reason(self) -> str:
+        """Why this replica suspects `suspected`, in words; empty while it suspects nobody."""
+        if self.suspected is None:
+            return ""
+        if self.blamed_for:
+            return self.blamed_for
+        if self._new_view_awaited:
+            return "its NEW-VIEW does not come"
+        return "a request waits" if self.waited is None else f"a request has waited for {self.waited:.1f} s"
+
+    @property
     def runs_out_in(self) -> float | None:
         """Seconds until the timer runs out; None while none runs."""
         return None if self.deadline is None else max(0.0, self.deadline - self._core.now)

@@ -6,9 +6,13 @@ import logging
 
 import pytest
 
+from pbft.apps.counter import Counter
 from pbft.config import Group, Tunables
+from pbft.execution import Executor
 from pbft.node_reports import Reports
 from pbft.protocol.core import Refused
+from pbft.protocol.replica import Replica
+from pbft.protocol.suspicion import NO_CONDITIONS
 
 GROUP = Group(bytes(32), "app", tuple(bytes([i]) * 32 for i in range(4)), {}, Tunables())
 
@@ -34,3 +38,25 @@ def test_late_votes_are_not_even_whispered(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.DEBUG, "pbft.node"):
         reports.refusals(0.0, {(3, Refused.BELOW_WINDOW): 2})
     assert not caplog.records
+
+
+def test_an_operator_reads_when_views_begin_and_why_a_primary_is_suspected(caplog: pytest.LogCaptureFixture) -> None:
+    """Once each, however often it is looked."""
+    replica = Replica(GROUP, 1, lambda body: bytes(160), b"secret")
+    replica.start(0, 1, Executor(GROUP, Counter).start())
+    reports = Reports(GROUP, 1, None)
+    with caplog.at_level(logging.INFO, "pbft.node"):
+        for _ in range(3):
+            reports.views(replica.core, replica.suspicion)
+        assert not caplog.records
+        replica.suspicion.blame("no PRE-PREPARE while requests wait")
+        replica.suspicion.on_tick(NO_CONDITIONS)
+        for _ in range(3):
+            reports.views(replica.core, replica.suspicion)
+        replica.core.log._begin(1)
+        for _ in range(3):
+            reports.views(replica.core, replica.suspicion)
+    assert [record.getMessage() for record in caplog.records] == [
+        "replica 1: suspects replica 0, the primary of view 0: no PRE-PREPARE while requests wait",
+        "replica 1: view 1 begins; its primary is replica 1",
+    ]

@@ -8,7 +8,7 @@ from signed_views import executed_once, group, proposal
 
 from pbft.batch import ClientRequest, operations_body
 from pbft.messages import Refusal, Request, Suspect, encode
-from pbft.protocol.queue import PER_BATCH, Queue
+from pbft.protocol.queue import IN_FLIGHT, Queue
 
 
 def test_a_request_whose_authenticator_the_primary_spoiled_waits_again_as_it_was() -> None:
@@ -172,16 +172,27 @@ def test_a_request_that_waits_again_has_waited_since_it_came() -> None:
     assert requests.oldest_unproposed == requests.oldest_awaited(0) == batch[0].digest
 
 
-def test_a_client_that_floods_takes_a_bounded_part_of_each_batch() -> None:
+def test_a_client_that_floods_has_a_bounded_part_of_what_is_in_flight() -> None:
     """Else every batch is as costly as its queue is long, and others wait for that."""
     queue = Queue(100, 200, 1 << 20)
-    for number in range(3 * PER_BATCH):
+    for number in range(3 * IN_FLIGHT):
         queue.add(queued(ALICE, number))
     for number in range(3):
         queue.add(queued(BOB, number))
-    batches = [[r.client for r in queue.take(1 << 20, lambda _: True)] for _ in range(3)]
-    assert [batch.count(ALICE) for batch in batches] == [PER_BATCH] * 3
-    assert batches[0].count(BOB) == 3 and queue.count == 0
+    taken = [r.client for r in queue.take(1 << 20, lambda _: True)]
+    assert (taken.count(ALICE), taken.count(BOB)) == (IN_FLIGHT, 3)
+    assert queue.take(1 << 20, lambda _: True, {ALICE: IN_FLIGHT}) == []
+    assert len(queue.take(1 << 20, lambda _: True, {ALICE: IN_FLIGHT - 2, BOB: IN_FLIGHT})) == 2
+
+
+def test_of_a_client_that_floods_no_more_is_verified_than_can_be_of_use() -> None:
+    """Each replica's queue holds others of its requests, most of which are never ordered."""
+    c = group(checkpoint_interval=128, log_window=256)
+    requests = c.members[1].replica.requests
+    for number in range(IN_FLIGHT):
+        assert requests.wants_more(ALICE)
+        c.members[1].give(ALICE, c.request(ALICE, b"%d" % number, b"\x01"))
+    assert not requests.wants_more(ALICE) and requests.wants_more(BOB)
 
 
 def test_what_a_full_queue_refuses_costs_no_look_at_its_signature() -> None:
@@ -232,7 +243,7 @@ def test_of_each_client_one_request_is_awaited() -> None:
 
 
 def test_what_a_backup_waits_for_is_next_at_the_primary() -> None:
-    """Whatever its client has queued there before it; and a backup passes on only a few of one client at a time."""
+    """Whatever its client has queued there before it; of one that has much waiting, a backup passes on only that."""
     c = group(checkpoint_interval=128, log_window=256, pending_per_client=64)
     waiting = [c.request(ALICE, b"%d" % i, b"\x01") for i in range(40)]
     backup = c.members[1]
@@ -242,7 +253,7 @@ def test_what_a_backup_waits_for_is_next_at_the_primary() -> None:
     c.now += 1.0
     backup.tick(1.0)
     passed_on = [m for _, to, m in c.take(Request) if to == 0]
-    assert passed_on[0] == waiting[0] and len(passed_on) == 4
+    assert passed_on == waiting[:1]
     queue = Queue(64, 100, 1 << 20)
     for number in range(1, 20):
         queue.add(queued(ALICE, number))
