@@ -10,12 +10,12 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"misbehaviours of faulty replicas (--set adversary=NAME, or NAME+NAME):\n{misbehaviours()}"
     parser.add_argument("--seed", type=int, metavar="N", help="the first seed (default 0); alone, run just this one")
     parser.add_argument("--runs", type=int, metavar="N", help="how many seeds (default 100, or 1 with --seed)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="as many seeds as are begun in so long")
     parser.add_argument("--replicas", type=int, metavar="N", help="group size (default: drawn from the seed)")
     parser.add_argument("--app", choices=sorted(SERVICES), help="the service (default: drawn from the seed)")
     kinds = f"comma-separated, of {', '.join(FAULTS)}; or none, or all (the default)"
@@ -72,33 +73,51 @@ def run(args: argparse.Namespace) -> int:
         return mutant_table.run(args)
     if args.twins:
         return enumerated.run(args)
-    first = args.seed or 0
-    runs = args.runs if args.runs is not None else 1 if args.seed is not None else 100
-    draw = _drawing(args)
+    scenarios, runs = _scenarios(args)
     begun = time.monotonic()
-    scenarios = [draw(seed) for seed in range(first, first + runs)] if args.kept is None else load(args.kept)
-    runs = len(scenarios)
     if args.trace and runs == 1:
-        return _report(simulate(scenarios[0], print), args, begun, 1)
-    events = executed = 0
+        return _report(simulate(next(scenarios), print), args, begun, 1)
+    if args.minutes is not None:
+        scenarios = takewhile(lambda _: time.monotonic() - begun < 60 * args.minutes, scenarios)
+    done = events = executed = 0
+    simulated = 0.0
     rules: Counter[str] = Counter()
-    for count, outcome in enumerate(_all(scenarios, partial(_simulate, args.doublecheck), args.jobs), 1):
+    for outcome in _all(scenarios, partial(_simulate, args.doublecheck), 1 if runs == 1 else args.jobs):
+        done += 1
         events, executed = events + outcome.events, executed + outcome.executed
+        simulated += outcome.seconds
         rules.update(outcome.rules)
         if outcome.kind:
-            return _report(outcome, args, begun, count)
-        _progress(begun, f"{count}/{runs} runs, {executed} batches")
+            return _report(outcome, args, begun, done)
+        _progress(begun, f"{done}/{runs or '?'} runs, {executed} batches")
     seconds = time.monotonic() - begun
     _clear_progress()
     if args.json:
-        told = {"runs": runs, "failed": 0, "events": events, "executed": executed, "seconds": seconds}
+        told = {"runs": done, "failed": 0, "events": events, "executed": executed, "seconds": seconds}
+        told["simulated_seconds"] = simulated
         print(json.dumps({**told, "rules": {name: rules[name] for name in RULES}}))
     else:
         twice = ", each twice with equal traces" if args.doublecheck else ""
-        print(f"{runs} runs from seed {first}{twice}: {executed} batches, {events} events in {seconds:.0f} s")
+        print(
+            f"{done} runs from seed {args.seed or 0}{twice}: {executed} batches, {events} events, "
+            f"{simulated / 3600:.1f} simulated hours in {seconds:.0f} s"
+        )
         print("rules exercised:", *lines(rules), sep="\n")
         print("no oracle failed")
     return 0
+
+
+def _scenarios(args: argparse.Namespace) -> tuple[Iterator[Scenario], int]:
+    """What to run, and how many runs that are; 0 if only time ends it."""
+    draw = _drawing(args)
+    if args.kept is not None:
+        kept = load(args.kept)
+        return iter(kept), len(kept)
+    first = args.seed or 0
+    if args.minutes is not None and args.runs is None:
+        return map(draw, count(first)), 0
+    runs = args.runs if args.runs is not None else 1 if args.seed is not None else 100
+    return map(draw, range(first, first + runs)), runs
 
 
 def _simulate(twice: bool, scenario: Scenario) -> Outcome:
@@ -108,17 +127,16 @@ def _simulate(twice: bool, scenario: Scenario) -> Outcome:
     return outcome
 
 
-def _all(scenarios: list[Scenario], work: Callable[[Scenario], Outcome], jobs: int) -> Iterator[Outcome]:
-    if jobs <= 1 or len(scenarios) == 1:
+def _all(scenarios: Iterator[Scenario], work: Callable[[Scenario], Outcome], jobs: int) -> Iterator[Outcome]:
+    if jobs <= 1:
         yield from map(work, scenarios)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        upcoming = iter(scenarios)
-        waiting = [pool.submit(work, s) for s in islice(upcoming, 4 * jobs)]
+        waiting = deque(pool.submit(work, s) for s in islice(scenarios, 4 * jobs))
         try:
             while waiting:
-                yield waiting.pop(0).result()
-                waiting += [pool.submit(work, s) for s in islice(upcoming, 1)]
+                yield waiting.popleft().result()
+                waiting += [pool.submit(work, s) for s in islice(scenarios, 1)]
         finally:
             for future in waiting:
                 future.cancel()

@@ -43,6 +43,8 @@ class Outcome:
     oracle: str
     text: str
     fingerprint: str
+    seconds: float
+    """Of virtual time."""
     events: int
     executed: int
     calls: int
@@ -368,6 +370,7 @@ def outcome_of(run: Run) -> Outcome:
         oracle,
         text,
         world.fingerprint,
+        world.now - START,
         world.events,
         executed,
         calls,

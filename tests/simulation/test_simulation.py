@@ -105,3 +105,11 @@ def test_bad_arguments_are_refused(words: list[str], told: str, capsys: pytest.C
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_a_campaign_may_be_bounded_by_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends by itself, and tells how much virtual time its runs took."""
+    assert main(["simulate", "--minutes", "0.02", "--jobs", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["runs"] > 0
+    assert told["simulated_seconds"] > 0
