@@ -21,6 +21,7 @@ COMMANDS = {
     "why": ("pbft.cli.why", "say in sentences what a cluster is waiting for"),
     "apps": ("pbft.cli.apps", "list the applications that ship; check one for determinism"),
     "evidence": ("pbft.cli.evidence", "verify and explain what a replica keeps as proof against another"),
+    "data": ("pbft.cli.data", "verify or print the data directory of a replica that does not run"),
     "demo": ("pbft.cli.demo", "show it all in under a minute; leaves nothing behind"),
     "simulate": ("pbft.simulation.command", "run seeded simulations with every check on"),
     "bench": ("pbft.benchmarks.command", "measure, against a server without replication"),
@@ -42,6 +43,7 @@ EXIT_CODES = {
     "why": ("0: it waits for nothing", "1: it waits for what is printed", USAGE),
     "apps": ("0: listed, or the same under all hash seeds", "1: it differs between hash seeds", USAGE),
     "evidence": ("0: the file proves what is printed", f"{USAGE}; the file proves nothing"),
+    "data": ("0: all is as it was written", "1: something is damaged; it says what and where", USAGE),
     "demo": ("0: all was as it should be", "1: it was not", USAGE),
     "simulate": (
         "0: no check failed (with --mutants: each bug was found)",

@@ -134,7 +134,7 @@ class CheckpointStore:
         numbers = self._numbers()
         if not numbers:
             return None
-        checkpoint = self._open(numbers[-1])
+        checkpoint = _open(self._directory, numbers[-1])
         self._remove_below(numbers[-1])
         return checkpoint
 
@@ -151,11 +151,7 @@ class CheckpointStore:
         return sum(self._directory.size(_name(number)) for number in self._numbers())
 
     def _numbers(self) -> list[int]:
-        return [
-            int(name[len(_NAME_PREFIX) :])
-            for name in self._directory.list()
-            if name.startswith(_NAME_PREFIX) and len(name) == _NAME_LENGTH and name[len(_NAME_PREFIX) :].isdecimal()
-        ]
+        return _numbers(self._directory)
 
     def _remove_below(self, number: int) -> None:
         older = [other for other in self._numbers() if other < number]
@@ -164,38 +160,53 @@ class CheckpointStore:
         if older:
             self._directory.sync_directory()
 
-    def _open(self, number: int) -> StoredCheckpoint:
-        name = _name(number)
-        size = self._directory.size(name)
-        head = self._directory.read(name, 0, _HEADER_BYTES)
-        if len(head) < _HEADER_BYTES or size < _HEADER_BYTES + _TRAILER_BYTES:
-            raise DamagedCheckpoint(name, 0, "short file")
-        magic, version = _VERSION.unpack_from(head)
-        if magic != MAGIC or _CRC.unpack_from(head, _VERSION.size)[0] != zlib.crc32(head[: _VERSION.size]):
-            raise DamagedCheckpoint(name, 0, "bad header")
-        if version > VERSION:
-            raise NewerFormat(name, version, VERSION)
-        found_number, meta_length = _HEADER.unpack_from(head, _VERSION.size + _CRC.size)
-        start = _HEADER_BYTES + meta_length + _CRC.size
-        if start + _TRAILER_BYTES > size:
-            raise DamagedCheckpoint(name, _VERSION.size, "bad header")
-        rest = self._directory.read(name, _HEADER_BYTES, meta_length + _CRC.size)
-        meta = rest[:meta_length]
-        if _CRC.unpack_from(rest, meta_length)[0] != zlib.crc32(meta, zlib.crc32(head)):
-            raise DamagedCheckpoint(name, _HEADER_BYTES, "bad checksum of header and meta")
-        if found_number != number:
-            raise DamagedCheckpoint(name, 0, f"a header of number {found_number}")
-        offset = size - _TRAILER_BYTES
-        trailer = self._directory.read(name, offset, _TRAILER_BYTES)
-        end, chunk_count, length = _TRAILER.unpack_from(trailer)
-        crc = _CRC.unpack_from(trailer, _TRAILER.size)[0]
-        if end != _END or length != size or crc != zlib.crc32(trailer[: _TRAILER.size]):
-            raise DamagedCheckpoint(name, offset, "bad trailer")
-        return StoredCheckpoint(number, meta, name, chunk_count, size, self._directory, start)
+
+def newest_checkpoint(directory: Directory) -> StoredCheckpoint | None:
+    """The newest checkpoint in a directory, None without one. Changes nothing; raises as `CheckpointStore.load`."""
+    numbers = _numbers(directory)
+    return _open(directory, numbers[-1]) if numbers else None
 
 
 def _name(number: int) -> str:
     return f"{_NAME_PREFIX}{number:020d}"
+
+
+def _numbers(directory: Directory) -> list[int]:
+    return [
+        int(name[len(_NAME_PREFIX) :])
+        for name in directory.list()
+        if name.startswith(_NAME_PREFIX) and len(name) == _NAME_LENGTH and name[len(_NAME_PREFIX) :].isdecimal()
+    ]
+
+
+def _open(directory: Directory, number: int) -> StoredCheckpoint:
+    name = _name(number)
+    size = directory.size(name)
+    head = directory.read(name, 0, _HEADER_BYTES)
+    if len(head) < _HEADER_BYTES or size < _HEADER_BYTES + _TRAILER_BYTES:
+        raise DamagedCheckpoint(name, 0, "short file")
+    magic, version = _VERSION.unpack_from(head)
+    if magic != MAGIC or _CRC.unpack_from(head, _VERSION.size)[0] != zlib.crc32(head[: _VERSION.size]):
+        raise DamagedCheckpoint(name, 0, "bad header")
+    if version > VERSION:
+        raise NewerFormat(name, version, VERSION)
+    found_number, meta_length = _HEADER.unpack_from(head, _VERSION.size + _CRC.size)
+    start = _HEADER_BYTES + meta_length + _CRC.size
+    if start + _TRAILER_BYTES > size:
+        raise DamagedCheckpoint(name, _VERSION.size, "bad header")
+    rest = directory.read(name, _HEADER_BYTES, meta_length + _CRC.size)
+    meta = rest[:meta_length]
+    if _CRC.unpack_from(rest, meta_length)[0] != zlib.crc32(meta, zlib.crc32(head)):
+        raise DamagedCheckpoint(name, _HEADER_BYTES, "bad checksum of header and meta")
+    if found_number != number:
+        raise DamagedCheckpoint(name, 0, f"a header of number {found_number}")
+    offset = size - _TRAILER_BYTES
+    trailer = directory.read(name, offset, _TRAILER_BYTES)
+    end, chunk_count, length = _TRAILER.unpack_from(trailer)
+    crc = _CRC.unpack_from(trailer, _TRAILER.size)[0]
+    if end != _END or length != size or crc != zlib.crc32(trailer[: _TRAILER.size]):
+        raise DamagedCheckpoint(name, offset, "bad trailer")
+    return StoredCheckpoint(number, meta, name, chunk_count, size, directory, start)
 
 
 def _write_content(file: AppendFile, number: int, meta: bytes, chunks: Iterable[bytes]) -> None:

@@ -58,27 +58,32 @@ class Past(enum.Enum):
     """It may have voted what nobody here knows: it recovers before it votes."""
 
 
-class _Phase(enum.IntEnum):
+class Phase(enum.IntEnum):
+    """How far the start token has moved in, and whether the past is whole; see above."""
+
     STARTING = 1
     STARTED = 2
     LOST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Identity:
+class Identity:
+    """Whose a directory is, how often it was opened, and its phase."""
+
     cluster: bytes
     replica: int
     boot: int = 0
-    phase: _Phase = _Phase.STARTING
+    phase: Phase = Phase.STARTING
 
     def encode(self, magic: bytes) -> bytes:
+        """The bytes on disk of an identity or, by another `magic`, of a start token."""
         head = _PREFIX.pack(magic, VERSION, 0)[:-4]
         head += _CRC.pack(zlib.crc32(head))
         body = _BODY.pack(self.replica, self.boot, self.phase, len(self.cluster)) + self.cluster
         return head + body + _CRC.pack(zlib.crc32(body))
 
 
-def _read_identity(directory: Directory, name: str, magic: bytes) -> _Identity | None:
+def _read_identity(directory: Directory, name: str, magic: bytes) -> Identity | None:
     """The identity in a file, None if there is no such file. Raises DamagedFile, NewerFormat, OSError."""
     try:
         data = directory.read(name, 0, 4096)
@@ -98,7 +103,12 @@ def _read_identity(directory: Directory, name: str, magic: bytes) -> _Identity |
     replica, boot, phase, length = _BODY.unpack_from(body)
     if len(body) != _BODY.size + length:
         raise DamagedFile(name, "bad length")
-    return _Identity(body[_BODY.size :], replica, boot, _Phase(phase))
+    return Identity(body[_BODY.size :], replica, boot, Phase(phase))
+
+
+def identity_of(directory: Directory) -> Identity | None:
+    """What the file `identity` says, None without one. Changes nothing. Raises DamagedFile, NewerFormat, OSError."""
+    return _read_identity(directory, IDENTITY, _IDENTITY_MAGIC)
 
 
 def _place(directory: Directory, name: str) -> str:
@@ -106,7 +116,7 @@ def _place(directory: Directory, name: str) -> str:
     return str(directory.path / name) if isinstance(directory, RealDirectory) else name
 
 
-def _check_owner(directory: Directory, name: str, found: _Identity, cluster: bytes, replica: int) -> None:
+def _check_owner(directory: Directory, name: str, found: Identity, cluster: bytes, replica: int) -> None:
     if found.cluster != cluster or found.replica != replica:
         raise IdentityMismatch(
             _place(directory, name),
@@ -128,7 +138,7 @@ def write_start_token(path: Path, cluster: bytes, replica: int) -> None:
 
 def write_start_token_in(directory: Directory, name: str, cluster: bytes, replica: int) -> None:
     """Write a start token into any kind of directory. Raises OSError."""
-    replace_file(directory, name, _Identity(cluster, replica).encode(_TOKEN_MAGIC))
+    replace_file(directory, name, Identity(cluster, replica).encode(_TOKEN_MAGIC))
 
 
 class DataDirectory:
@@ -136,7 +146,7 @@ class DataDirectory:
 
     __slots__ = ("_identity", "_lock", "directory", "past", "volatile")
 
-    def __init__(self, directory: Directory, identity: _Identity, past: Past, volatile: bool, lock: int) -> None:
+    def __init__(self, directory: Directory, identity: Identity, past: Past, volatile: bool, lock: int) -> None:
         """For `open` and `open_in` only."""
         self.directory = directory
         self.past = past
@@ -184,7 +194,7 @@ class DataDirectory:
         volatile: bool = False,
     ) -> DataDirectory:
         """As `open`, on any kind of directory and without the lock; `keys` holds the token named `token`."""
-        identity = _read_identity(directory, IDENTITY, _IDENTITY_MAGIC)
+        identity = identity_of(directory)
         if identity is not None:
             _check_owner(directory, IDENTITY, identity, cluster, replica)
         start = _read_identity(keys, token, _TOKEN_MAGIC) if keys is not None else None
@@ -194,26 +204,26 @@ class DataDirectory:
         if identity is None:
             # Whatever else is here without an identity was not left by a crash, for that is written first.
             used = any(name.startswith(("log-", "checkpoint-")) for name in directory.list())
-            lost = _Identity(cluster, replica, phase=_Phase.LOST)
+            lost = Identity(cluster, replica, phase=Phase.LOST)
             identity = start if start is not None and not used else lost
         identity = replace(identity, boot=identity.boot + 1)
-        fresh = identity.phase is _Phase.STARTING and start is not None
-        past = Past.FRESH if fresh else Past.LOST if identity.phase is _Phase.LOST else Past.KNOWN
+        fresh = identity.phase is Phase.STARTING and start is not None
+        past = Past.FRESH if fresh else Past.LOST if identity.phase is Phase.LOST else Past.KNOWN
         if volatile:
             # From here on votes are cast that no log has, now or before: a durable past ends too.
             past = Past.FRESH if fresh else Past.LOST
-            identity = replace(identity, phase=_Phase.LOST)
+            identity = replace(identity, phase=Phase.LOST)
         opened = cls(directory, identity, past, volatile, -1)
         opened._save()
-        if identity.phase is _Phase.STARTING:
+        if identity.phase is Phase.STARTING:
             wal, replay = open_log(directory, cluster, replica)
             replay.finish()
             wal.close()
         if keys is not None and start is not None:
             keys.remove(token)
             keys.sync_directory()
-        if identity.phase is _Phase.STARTING:
-            opened._identity = replace(identity, phase=_Phase.STARTED)
+        if identity.phase is Phase.STARTING:
+            opened._identity = replace(identity, phase=Phase.STARTED)
             opened._save()
         return opened
 
@@ -243,7 +253,7 @@ class DataDirectory:
         Close the log first. A crash in between leaves LOST with some files, which the next call removes.
         Raises OSError.
         """
-        self._identity = replace(self._identity, phase=_Phase.LOST)
+        self._identity = replace(self._identity, phase=Phase.LOST)
         self.past = Past.LOST
         self._save()
         discard_log(self.directory)
@@ -258,7 +268,7 @@ class DataDirectory:
         """
         if self.volatile:
             raise StorageError("a volatile replica keeps no past", "start it without --volatile")
-        self._identity = replace(self._identity, phase=_Phase.STARTED)
+        self._identity = replace(self._identity, phase=Phase.STARTED)
         self._save()
         self.past = Past.KNOWN
 
@@ -282,8 +292,8 @@ def keeps_past(path: Path) -> bool:
     """Whether a replica has started here that keeps what it votes. Raises DamagedFile, NewerFormat, OSError."""
     if not path.is_dir():
         return False
-    identity = _read_identity(RealDirectory(path, create=False), IDENTITY, _IDENTITY_MAGIC)
-    return identity is not None and identity.phase is _Phase.STARTED
+    identity = identity_of(RealDirectory(path, create=False))
+    return identity is not None and identity.phase is Phase.STARTED
 
 
 def holder(path: Path) -> int | None:

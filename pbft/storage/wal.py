@@ -283,17 +283,20 @@ class Replay:
 
     def _end(self, reader: SegmentReader) -> None:
         """Judge what follows the last valid group of the last segment, and cut it off."""
-        if reader.later_mark() >= reader.position:
-            raise DamagedLog(reader.name, reader.offset, reader.position, reader.problem or "records missing")
-        if not reader.rest_is_zero():
-            self.torn_tail = TornTail(
-                reader.name,
-                reader.offset,
-                reader.size - reader.offset,
-                reader.position,
-                reader.problem or "bytes after the end",
-            )
+        self.torn_tail = torn_tail(reader)
         self._wal._resume(reader)
+
+
+def torn_tail(reader: SegmentReader) -> TornTail | None:
+    """What follows the last valid group of the last segment, None if nothing does. Raises DamagedLog if it is damage to
+    what was durable, and OSError."""
+    problem = reader.problem
+    if reader.later_mark() >= reader.position:
+        raise DamagedLog(reader.name, reader.offset, reader.position, problem or "records missing")
+    if reader.rest_is_zero():
+        return None
+    size = reader.size - reader.offset
+    return TornTail(reader.name, reader.offset, size, reader.position, problem or "bytes after the end")
 
 
 def open_log(

@@ -13,6 +13,7 @@ python tests/processes/campaign.py no-quorum --minutes 15 [--how cut]
 python tests/processes/campaign.py wide-area --minutes 10 --delay-ms 75 --loss 0.01 [--how netem]
 python tests/processes/campaign.py fairness --rounds 5
 python tests/processes/campaign.py eviction-rates --rounds 5 --seconds 20
+python tests/processes/campaign.py bit-flips --rounds 10000
 
 Each prints one JSON object; one that ends badly says why and exits with 1. `--set NAME=VALUE` changes a number of
 `[protocol]` in the cluster's file; without it the defaults hold.
@@ -35,13 +36,14 @@ from campaigns.crashes import backup_gone, kill_all
 from campaigns.distance import Refused, wide_area, wide_area_netem
 from campaigns.honest import honest, idle, no_quorum
 from campaigns.primaries import all_in_view_change, kill_primary, two_primaries
+from campaigns.rot import bit_flips
 from campaigns.strange import adversary, strangers
 from campaigns.unfair import eviction_rates, fairness
 
 __all__ = [
-    "Load", "Row", "adversary", "all_in_view_change", "backup_gone", "cluster", "eviction_rates", "fairness",
-    "free_ports", "honest", "idle", "kill_all", "kill_primary", "no_quorum", "settle", "start", "strangers", "total",
-    "two_primaries", "wide_area", "wide_area_netem",
+    "Load", "Row", "adversary", "all_in_view_change", "backup_gone", "bit_flips", "cluster", "eviction_rates",
+    "fairness", "free_ports", "honest", "idle", "kill_all", "kill_primary", "no_quorum", "settle", "start",
+    "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
 ]  # fmt: skip
 
 
@@ -65,6 +67,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "no-quorum": lambda a: no_quorum(a.seconds, a.how or "stop", a.callers or 8, **a.tunables),
     "wide-area": _wide_area,
     "fairness": lambda a: fairness(a.rounds or 3, a.callers or 8, **a.tunables),
+    "bit-flips": lambda a: bit_flips(a.rounds or 200, a.seed),
     "eviction-rates": lambda a: eviction_rates(a.rounds or 3, a.seconds, a.callers or 32, a.busy, **a.tunables),
 }
 

@@ -85,3 +85,9 @@ def test_results_stay_right_under_a_misbehaving_primary(name: str) -> None:
     found = campaign.adversary(name, 3.0, callers=8, liar=0)
     assert found["acknowledged"] > 0
     assert found["views"] >= 1 or name == "doubling-primary"
+
+
+def test_a_bit_that_flips_on_disk_is_noticed() -> None:
+    """The replica knows what it knew, or says what is damaged; no start ends in a traceback."""
+    found = campaign.bit_flips(60)
+    assert sum(count for of_file in found["outcomes"].values() for count in of_file.values()) == 60

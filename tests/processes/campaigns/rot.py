@@ -1,0 +1,143 @@
+"""One bit of one file of a replica's data directory is wrong when it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from campaigns.common import Load, Row, cluster, start
+from pbft.cli.applications import application_of
+from pbft.cli.children import Children
+from pbft.cli.main import main
+from pbft.config_file import ClusterConfig
+from pbft.startup import start_replica
+from pbft.storage.errors import StorageError
+
+VICTIM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a replica knows when it starts."""
+
+    halted: bool
+    promised: int
+    executed: int
+    last_position: int
+    prepared: dict[int, tuple[bytes, int]]
+    preprepared: dict[int, dict[bytes, int]]
+    state: bytes
+
+
+def past(config: ClusterConfig, data: Path) -> Past:
+    """Start the replica on this directory, as `pbft replica` does, and stop it at once. Raises StorageError."""
+    started = start_replica(
+        config.group,
+        VICTIM,
+        application_of(config),
+        lambda body: bytes(160),
+        b"secret",
+        data=data,
+        token=None,
+        volatile=False,
+        on_durable=lambda position: None,
+        on_disk_error=lambda error: None,
+    )
+    try:
+        log = started.replica.core.log
+        return Past(
+            bool(started.replica.core.halted),
+            log.promised,
+            log.executing,
+            started.log.durable_position,
+            dict(log.p),
+            {number: dict(entries) for number, entries in log.q.items()},
+            started.executor.snapshot().digest,
+        )
+    finally:
+        started.log.close()
+        started.directory.close()
+
+
+def bit_flips(flips: int, seed: int = 1) -> Row:
+    """A replica that was killed under load starts on its directory with one bit changed: it knows what it knew, or it
+    says what is damaged and does not vote, or does not start. `pbft data verify` finds the same."""
+    rng = random.Random(seed)
+    small = {"durable_checkpoint_interval": 1, "durable_checkpoint_bytes": 1 << 18, "retained_log_bytes": 1 << 18}
+    outcomes: dict[str, Counter[str]] = {}
+    logging.getLogger("pbft").setLevel(logging.CRITICAL)
+    with cluster(**small) as config, tempfile.TemporaryDirectory(prefix="pbft-rot-") as folder:
+        _live(config)
+        kept, work = config.data_directory(VICTIM), Path(folder) / "data"
+        whole = past(config, shutil.copytree(kept, work))
+        files = [p.name for p in sorted(kept.iterdir()) if p.is_file() and p.name != "lock" and p.stat().st_size]
+        for _ in range(flips):
+            shutil.rmtree(work)
+            shutil.copytree(kept, work)
+            name = rng.choice(files)
+            _flip(work / name, rng)
+            found = _judge(config, work, whole)
+            outcomes.setdefault(name.partition("-")[0], Counter())[found] += 1
+        log = sum(1 for name in files if name.startswith("log-"))
+    return {
+        "flips": flips,
+        "segments": log,
+        "executed": whole.executed,
+        "outcomes": {name: dict(counts) for name, counts in sorted(outcomes.items())},
+    }
+
+
+def _live(config: ClusterConfig) -> None:
+    """Load until there is a durable checkpoint; then all are killed."""
+
+    async def play(children: Children) -> None:
+        async with Load().running(config, 32, timeout=2.0):
+            with trio.fail_after(30):
+                while not list(config.data_directory(VICTIM).glob("checkpoint-*[0-9]")):
+                    await trio.sleep(0.1)
+            await trio.sleep(0.5)
+            for replica in range(4):
+                children.kill(replica)
+
+    with Children(config) as children:
+        start(children)
+        trio.run(play, children)
+
+
+def _flip(path: Path, rng: random.Random) -> None:
+    """Change one bit; in a log, mostly where something was written and not in the zeros of space made ahead."""
+    data = bytearray(path.read_bytes())
+    written = len(data.rstrip(b"\0")) if rng.random() < 0.95 else 0
+    place = rng.randrange(written or len(data))
+    data[place] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def _judge(config: ClusterConfig, work: Path, whole: Past) -> str:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+        verified = main(["data", "verify", str(work), "--cluster", str(config.path), "--json"])
+    assert verified < 2 or " is damaged " in said.getvalue(), said.getvalue()
+    try:
+        found = past(config, work)
+    except StorageError as error:
+        assert verified, error
+        return "does not start, and says which file is damaged"
+    if found.halted:
+        assert verified
+        return "does not vote, and says what is damaged"
+    if found == whole:
+        return "nothing changed"
+    # Only a group after which nothing was written can look like a torn tail; whoever is shown a longer log of its own
+    # is found to be an old copy (rule 1.7 d).
+    assert found.last_position < whole.last_position and found.promised <= whole.promised
+    assert not verified
+    return "the last group looks like a torn tail"
