@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pbft.batch import AuthKind, ClientRequest, signature_body
+from pbft.batch import AuthKind, ClientRequest, Kind, signature_body
 from pbft.config import Group
 from pbft.crypto import (
     AUTHENTICATOR_ENTRY_SIZE,
+    SEAL_SIZE,
     SIGNATURE_SIZE,
     AuthenticatorKey,
     KeyRing,
@@ -68,6 +69,8 @@ class KeyAuthentication:
         authenticator = request.authenticator
         if not authenticator:
             return False
+        if (request.kind is Kind.RECOVER) != (authenticator[0] == AuthKind.SEAL):
+            return False
         if authenticator[0] == AuthKind.MACS:
             if self._robust or len(authenticator) != 1 + len(self._replicas) * AUTHENTICATOR_ENTRY_SIZE:
                 return False
@@ -75,9 +78,13 @@ class KeyAuthentication:
             return check_authenticator(
                 authenticator[1:], self._me, request.digest, lambda key_id: ring.lookup(client, key_id, now)
             )
-        if authenticator[0] != AuthKind.SIGNATURE or request.client not in self._clients:
+        if request.kind is Kind.RECOVER:
+            size, known_sender = 1 + SEAL_SIZE, request.client < len(self._replicas)
+        else:
+            size, known_sender = 1 + SIGNATURE_SIZE, request.client in self._clients
+        if authenticator[0] not in (AuthKind.SIGNATURE, AuthKind.SEAL) or not known_sender:
             return False
-        if len(authenticator) != 1 + SIGNATURE_SIZE:
+        if len(authenticator) != size:
             return False  # and not remembered: what is remembered is bounded by count, so each must be small
         known = self.verdict(request)
         if known is None and not self.defers:
@@ -90,9 +97,13 @@ class KeyAuthentication:
         return self._verdicts.get(request.digest + request.authenticator)
 
     def signature_verifies(self, request: ClientRequest) -> bool:
-        """Whether the client signed the request. May be called in any thread."""
+        """Whether the client, or the replica that recovers, signed the request. May be called in any thread."""
         key = self._clients.get(request.client)
         body = signature_body(self._group.cluster, self._group.epoch, request.digest)
+        if request.kind is Kind.RECOVER:
+            replica, incarnation = request.client, request.floor
+            identity, seal = self._replicas[replica], request.authenticator[1:]
+            return verify_seal(identity, self._group.cluster, replica, incarnation, SEAL_DOMAIN, body, seal)
         return key is not None and key.verify(body, request.authenticator[1:])
 
     def remember(self, request: ClientRequest, verdict: bool) -> None:

@@ -31,6 +31,8 @@ class Kind(IntEnum):
     OPEN = 2
     QUERIES = 3
     """Like OPERATIONS, but each is run by `Application.query`, which cannot write: an ordered read (rule 1.16)."""
+    RECOVER = 4
+    """Of a replica that has lost its past: ends its incarnation (rule 1.7 a)."""
 
 
 class AuthKind(IntEnum):
@@ -38,16 +40,20 @@ class AuthKind(IntEnum):
 
     MACS = 0
     SIGNATURE = 1
+    SEAL = 2
+    """Of a replica, for RECOVER."""
 
 
 _u64 = uint()
 _client = uint(minimum=CLIENT_PRINCIPAL)
 _operations = row(uint(255), _client, uint(minimum=1), uint(minimum=1), _u64, uint(255), array(blob(64 << 20), 4096, 1))
 _open = row(uint(255), _client, _u64, _u64)
+_recover = row(uint(255), uint(CLIENT_PRINCIPAL - 1), _u64, _u64)
 
 
 class ClientRequest:
-    """A parsed REQUEST. `session`, `id`: for OPEN 0 and the nonce; `floor`: for OPEN the client's open count."""
+    """A parsed REQUEST. `session`, `id`: for OPEN and RECOVER 0 and the nonce. `floor`: for OPEN the client's open
+    count, for RECOVER the incarnation that it ends; then `client` is the replica."""
 
     __slots__ = (
         "authenticator",
@@ -81,6 +87,11 @@ class ClientRequest:
             self.kind = Kind.OPEN
             _, self.client, self.id, self.floor = value
             self.session, self.replier = 0, EVERYBODY
+        elif value[0] == Kind.RECOVER:
+            size = _recover(value)
+            self.kind = Kind.RECOVER
+            _, self.client, self.id, self.floor = value
+            self.session, self.replier = 0, EVERYBODY
         else:
             raise CodecError("unknown", "no request has this kind")
         if size != len(body):
@@ -95,7 +106,7 @@ class ClientRequest:
     @property
     def is_signed(self) -> bool:
         """Whether a signature came with it (not whether it verifies)."""
-        return self.authenticator[:1] == b"\x01"
+        return self.authenticator[:1] in (b"\x01", b"\x02")
 
     def message(self) -> Request:
         """The wire message."""
@@ -123,13 +134,20 @@ def open_body(client: int, nonce: int, count: int) -> bytes:
     return dumps((int(Kind.OPEN), client, nonce, count))
 
 
+def recover_body(replica: int, nonce: int, incarnation: int) -> bytes:
+    """Body of RECOVER(i, k): ends incarnation k of replica i. The nonce tells the RECOVERs of different lives of one
+    replica apart: whoever has signed one waits for the execution of that very one. Rule 1.7 a."""
+    return dumps((int(Kind.RECOVER), replica, nonce, incarnation))
+
+
 def request_overhead(operations: Sequence[bytes]) -> int:
     """Upper bound of the bytes that a REQUEST with these operations takes in a batch, without its authenticator."""
     return 64 + sum(len(o) + head_size(len(o)) for o in operations)
 
 
 def signature_body(cluster: bytes, epoch: int, request_digest: bytes) -> bytes:
-    """What a client signs: it names version, cluster and epoch, so that the signature means nothing elsewhere (1.9)."""
+    """What a client, or a replica that recovers, signs: it names version, cluster and epoch, so that the signature
+    means nothing elsewhere (1.9)."""
     return dumps((PROTOCOL_VERSION, cluster, epoch, "request", request_digest))
 
 
@@ -214,6 +232,8 @@ class Answer(IntEnum):
     """[5, floor]: the id lies above floor + W."""
     FORGOTTEN = 6
     """[6, id]: executed, but its result was too much to remember."""
+    RECOVERED = 7
+    """[7, incarnation]: that of the replica after this RECOVER, whether or not it has changed anything."""
 
 
 class Outcome(IntEnum):
@@ -239,6 +259,7 @@ _RESULTS = {
     Answer.UNKNOWN_SESSION: row(uint(255), _u64),
     Answer.BEYOND_WINDOW: row(uint(255), _u64),
     Answer.FORGOTTEN: row(uint(255), _u64),
+    Answer.RECOVERED: row(uint(255), _u64),
 }
 
 

@@ -58,6 +58,8 @@ class Ports:
     """Copy the newest state that is kept, or empty ones; the driver calls `Host.prepared`."""
     install: Callable[[Fetched], None]
     """Put a fetched state in the place of the executor's, once it is on disk; the driver calls `Host.installed`."""
+    reborn: Callable[[int], None]
+    """Note durably that the log holds all that binds this incarnation; the driver calls `Host.declared`."""
 
 
 class Host:
@@ -79,9 +81,9 @@ class Host:
         """Before the events of a sweep. `now` in seconds, `wall` in microseconds since the epoch."""
         self.replica.set_time(now, wall)
 
-    def receive(self, sender: int, body: bytes) -> Refused | None:
-        """A message that its link authenticated as from `sender`."""
-        return self.inbound.receive(sender, body)
+    def receive(self, sender: int, body: bytes, incarnation: int | None = None) -> Refused | None:
+        """A message that its link authenticated as from `sender`, in this incarnation (None: a client has none)."""
+        return self.inbound.receive(sender, body, incarnation)
 
     def durable(self, position: int) -> None:
         """Records up to `position` are on disk."""
@@ -113,6 +115,10 @@ class Host:
         self.transfer.on_installed()
         if start is not None:
             self.replica.on_installed(start)
+
+    def declared(self) -> bool:
+        """What `Ports.reborn` asked for is done. False if that was said before."""
+        return self.replica.on_declared()
 
     # ---- effects
 
@@ -166,6 +172,8 @@ class Host:
             ports.log.cut(effects.cut)
         for evidence in effects.evidence:
             ports.evidence(evidence)
+        if effects.reborn:
+            ports.reborn(effects.reborn)
         for sender, part in effects.transfer:
             self.transfer.on_message(sender, part)
         if (fetched := self.transfer.take_fetched()) is not None:
@@ -181,11 +189,11 @@ def restore(
     records: list[tuple[int, bytes]],
     boot: int,
     execution: ExecutionStart,
-    halted: str = "",
+    lost: str = "",
 ) -> Replica:
     """A replica as its log and its executor's checkpoint say. Raises `pbft.codec.CodecError` on a record of another
     version; storage has checked that every byte is the one that was written."""
     decoded = [(position, decode_record(record)) for position, record in records]
     replica = Replica(group, me, sign, secret, fold(group, decoded))
-    replica.start(decoded[-1][0] if decoded else 0, boot, execution, halted)
+    replica.start(decoded[-1][0] if decoded else 0, boot, execution, lost)
     return replica

@@ -70,12 +70,13 @@ class Commit(NamedTuple):
     digest: bytes
 
 
-@wire.register(5, replica, counter, sequence, digest32, counter, counter, seal)
+@wire.register(5, replica, counter, sequence, digest32, counter, counter, array(counter, 255), seal)
 class Checkpoint(NamedTuple):
     """CHECKPOINT(n, d, i): the replicated state after executing n has digest d; signed. Replica -> all. [CL99 §4.3]
 
     `boot` and `position` tell how far this replica's log reached durably, so that an old copy of its disk can be shown
-    to be one (rule 1.7 d).
+    to be one (rule 1.7 d). `incarnations`: what that state says of each replica, or nothing while all are 0; so whoever
+    has a stable certificate knows them without the state (rule 1.7 b).
     """
 
     sender: int
@@ -84,11 +85,12 @@ class Checkpoint(NamedTuple):
     digest: bytes
     boot: int
     position: int
+    incarnations: tuple[int, ...]
     seal: bytes
 
     def signed_body(self, cluster: bytes, epoch: int) -> bytes:
         """The bytes that the seal covers."""
-        return signed_body(cluster, epoch, 5, *self[:6])
+        return signed_body(cluster, epoch, 5, *self[:7])
 
 
 @wire.register(6, sequence, array(digest32, 256, 1))

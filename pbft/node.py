@@ -6,6 +6,7 @@ causes, everything queued leaves in one go. Results of the executor, syncs of th
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
@@ -48,6 +49,8 @@ _DRAIN = 2.0
 
 _LAG_TURN = 5.0
 """Seconds after which an old lag of the loop is forgotten, or twice that."""
+
+log = logging.getLogger("pbft.node")
 
 _ROUTES = 4096
 
@@ -106,7 +109,10 @@ class Node:
             kept=self._executor.snapshot,
             prepare=lambda: self._installer.prepare(),
             install=lambda fetched: self._installer.install(fetched),
+            reborn=lambda incarnation: self._rebirth.set(),
         )
+        self._rebirth = trio.Event()
+        """The log holds all that binds a new incarnation: it is to be noted in the data directory. Rule 1.7."""
         wants_more = started.replica.requests.wants_more
         self._desk = SignatureDesk(self._authentication, self._on_verified, wants_more)
         self._authentication.defers = True
@@ -124,7 +130,7 @@ class Node:
             cluster=group.cluster,
             epoch=group.epoch,
             principal=me,
-            identity=SigningIdentity(key, group.cluster, me, 0),
+            identity=SigningIdentity(key, group.cluster, me, self.host.replica.core.incarnation),
             instance=os.urandom(16),
             lookup=lambda p: clients.get(p) if is_client(p) else keys[p] if p < len(keys) else None,
             fields=group.shared_fields(),
@@ -155,7 +161,8 @@ class Node:
         inbound = self.host.inbound
         if self._misbehaviour is not None and not self._misbehaviour.hears(sender, body):
             return
-        if self.host.receive(sender, body) in BURDENS and is_client(sender):
+        incarnation = None if is_client(sender) else link.incarnation
+        if self.host.receive(sender, body, incarnation) in BURDENS and is_client(sender):
             link.rest(_REST)
         if is_client(sender) and inbound.last_request is not None:
             route = inbound.last_request
@@ -234,6 +241,26 @@ class Node:
             for link in self.hub.links(sender):
                 link.rest(_REST)
         self._collect()
+
+    async def _declare_recovered(self) -> None:
+        """When the log holds all that binds a new incarnation, note in the data directory that the past is known again;
+        then the links begin anew, in that incarnation, and this replica votes."""
+        while True:
+            await self._rebirth.wait()
+            self._rebirth = trio.Event()
+            try:
+                if not self._volatile:
+                    await trio.to_thread.run_sync(self._started.directory.declare_recovered)
+            except OSError as error:
+                log.error("replica %d: not recovered yet, for that cannot be noted: %s", self._me, error)
+                await trio.sleep(1.0)
+                continue
+            self._set_time()
+            if self.host.declared():
+                incarnation = self.host.replica.core.incarnation
+                log.warning("replica %d has recovered: it votes, in incarnation %d", self._me, incarnation)
+                self.hub.renew(self.hub.handshake.identity.for_incarnation(incarnation))
+            self._collect()
 
     async def _tick(self) -> None:
         last = time.monotonic()
@@ -332,6 +359,7 @@ class Node:
             nursery.start_soon(self._checkpoints.run)
             nursery.start_soon(self._installer.run, self.host, self._collect)
             nursery.start_soon(self._desk.run)
+            nursery.start_soon(self._declare_recovered)
             nursery.start_soon(self._reports.keep_evidence)
             await nursery.start(serve_status, admin.host, admin.port, self.status)
             nursery.start_soon(self._tick)

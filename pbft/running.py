@@ -67,7 +67,7 @@ async def run_replica(
             config.group,
             me,
             application,
-            signer(identity),
+            lambda incarnation: signer(identity.for_incarnation(incarnation)),
             os.urandom(16),
             data=folder,
             token=config.token_path(me),
@@ -92,8 +92,8 @@ async def run_replica(
     )
     if misbehaviour is not None:
         log.warning("replica %d MISBEHAVES ON PURPOSE: %s", me, adversary)
-    if started.replica.core.halted:
-        log.warning("replica %d does not vote: %s", me, started.replica.core.halted)
+    if started.replica.core.lost:
+        log.warning("replica %d does not vote until it has recovered: %s", me, started.replica.core.lost)
     return await _until_told(node, started, me, entry.admin)
 
 

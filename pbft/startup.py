@@ -1,7 +1,7 @@
 """How a replica finds its past: data directory, log, durable checkpoint, executor. Rules 1.5, 1.6, 1.7.
 
 A replica without its past, or with a damaged one, still starts: it answers `status`, follows what others committed,
-and does not vote (rule 1.7); `halted` says why.
+and does not vote until it has recovered (rule 1.7).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pbft.codec import CodecError
 from pbft.config import Group
 from pbft.execution import Executor
 from pbft.host import restore
-from pbft.protocol.core import Sign
+from pbft.protocol.core import Sign, SignAs
 from pbft.protocol.replica import Replica
 from pbft.state import State
 from pbft.storage.checkpoints import CheckpointStore
@@ -29,11 +29,8 @@ from pbft.transfer import Fetched, built
 log = logging.getLogger("pbft.startup")
 application_log = logging.getLogger("pbft.application")
 
-NO_PAST = (
-    "this replica has lost its past (no start token and no complete data directory), so it does not vote; "
-    "it follows the others"
-)
-VOLATILE_RESTART = "a volatile replica that was restarted has no past, so it does not vote; it follows the others"
+NO_PAST = "this replica has lost its past (no start token and no complete data directory)"
+VOLATILE_RESTART = "a volatile replica that was restarted has no past"
 
 
 @dataclass(slots=True)
@@ -53,7 +50,7 @@ def start_replica(
     group: Group,
     me: int,
     application: Callable[[State], Application],
-    sign: Sign,
+    sign_as: SignAs,
     secret: bytes,
     *,
     data: Path,
@@ -73,20 +70,27 @@ def start_replica(
             "start without --volatile, or make a cluster for volatile runs by `pbft init`",
         )
     directory = DataDirectory.open(data, cluster=group.cluster, replica=me, token=token, volatile=volatile)
+    sign = sign_as(0)  # until it is known which incarnation this is
     try:
         if volatile:
-            halted = "" if directory.past is Past.FRESH else VOLATILE_RESTART
+            lost = "" if directory.past is Past.FRESH else VOLATILE_RESTART
             executor = Executor(group, application)
-            replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), halted)
+            replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), lost)
             volatile_log = VolatileLog(lambda position: None)
             started = Started(directory, volatile_log, None, executor, replica, _maker(group, application))
         else:
             started = _from_disk(group, me, application, sign, secret, directory, on_durable, on_disk_error)
         started.executor.tell_failures(_tell)
+        core = started.replica.core
+        core.sign_as, core.sign = sign_as, sign_as(core.incarnation)
         return started
     except BaseException:
         directory.close()
         raise
+
+
+def _problem(error: Exception) -> str:
+    return error.problem if isinstance(error, StorageError) else str(error)
 
 
 def _tell(text: str, error: Exception | None) -> None:
@@ -112,7 +116,7 @@ def _from_disk(
     on_durable: Callable[[int], None],
     on_disk_error: Callable[[OSError], None],
 ) -> Started:
-    halted = "" if directory.past is not Past.LOST else NO_PAST
+    lost = "" if directory.past is not Past.LOST else NO_PAST
     store = directory.open_checkpoints()
     try:
         stored = store.load()
@@ -124,7 +128,7 @@ def _from_disk(
         records = list(replay)
         if replay.torn_tail is not None:
             log.warning("replica %d: cut a torn tail off the log: %s", me, replay.torn_tail)
-        replica = restore(group, me, sign, secret, records, directory.boot, executor.start(), halted)
+        replica = restore(group, me, sign, secret, records, directory.boot, executor.start(), lost)
     except (DamagedLog, DamagedCheckpoint, CodecError) as error:
         # Some synced record of a vote is gone: whatever it said, this replica may have promised more (rule 1.7).
         log.error("replica %d: %s", me, error)
@@ -134,7 +138,6 @@ def _from_disk(
         executor = Executor(group, application)
         wal, replay = directory.open_log()
         replay.finish()
-        halted = f"{error} - so it does not vote; it follows the others"
-        replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), halted)
+        replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), _problem(error))
     log_port = GroupCommit(wal, on_durable, on_disk_error)
     return Started(directory, log_port, store, executor, replica, _maker(group, application))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pbft.authentication import KeyAuthentication, signer
-from pbft.batch import AuthKind, ClientRequest, operations_body, signature_body
+from pbft.batch import AuthKind, ClientRequest, operations_body, recover_body, signature_body
 from pbft.config import Group
 from pbft.crypto import AuthenticatorKey, PrivateKey, SigningIdentity, client_id, make_authenticator
 from pbft.messages import Checkpoint
@@ -96,7 +96,7 @@ def test_what_was_said_in_another_cluster_is_not_believed() -> None:
     assert not here.request_is_authentic(request)
     assert KeyAuthentication(OTHER, 1).request_is_authentic(request)
     assert not here.request_is_authentic(signed(ALICE, replace(GROUP, epoch=1)))
-    unsigned = Checkpoint(2, 0, 128, b"d" * 32, 1, 1, bytes(160))
+    unsigned = Checkpoint(2, 0, 128, b"d" * 32, 1, 1, (), bytes(160))
     for group, name, believed in (
         (GROUP, GROUP, True),
         (OTHER, OTHER, False),
@@ -112,7 +112,7 @@ def test_what_was_said_in_another_cluster_is_not_believed() -> None:
 def test_a_seal_passes_for_its_signer_alone() -> None:
     """Under another number, incarnation or content it does not; a number that is nobody's is no exception."""
     here = KeyAuthentication(GROUP, 1)
-    unsigned = Checkpoint(2, 0, 128, b"d" * 32, 1, 1, bytes(160))
+    unsigned = Checkpoint(2, 0, 128, b"d" * 32, 1, 1, (), bytes(160))
     sign = signer(SigningIdentity(REPLICAS[2], GROUP.cluster, 2, 0))
     good = unsigned._replace(seal=sign(unsigned.signed_body(GROUP.cluster, 0)))
     assert here.seal_is_authentic(good)
@@ -163,3 +163,28 @@ def test_a_longer_authenticator_is_refused() -> None:
     """One entry for each replica and no more, however good the entries are."""
     good = with_macs(list(KEYS))
     assert believers(ClientRequest(good.body, good.authenticator + good.authenticator[1:])) == set()
+
+
+def test_a_recover_is_sealed_by_the_replica_itself_in_the_incarnation_that_it_ends() -> None:
+    """Nobody else can end it, and no client's signature will do; the verdict may be given in another thread."""
+    here = KeyAuthentication(GROUP, 1)
+    body = recover_body(2, 77, 3)
+    digest = ClientRequest(body, b"").digest
+    said = signature_body(GROUP.cluster, GROUP.epoch, digest)
+
+    def sealed(who: int, incarnation: int) -> ClientRequest:
+        sign = signer(SigningIdentity(REPLICAS[who], GROUP.cluster, who, incarnation))
+        return ClientRequest(body, bytes([AuthKind.SEAL]) + sign(said))
+
+    assert here.request_is_authentic(sealed(2, 3))
+    for wrong in (sealed(3, 3), sealed(2, 2), sealed(2, 4)):
+        assert not here.request_is_authentic(wrong)
+    seal = sealed(2, 3).authenticator
+    for authenticator in (b"", b"\x01" + seal[1:], b"\x00" + seal[1:], b"\x01" + seal[1:65], seal[:-1], seal + b"\0"):
+        assert not here.request_is_authentic(ClientRequest(body, authenticator))
+    stranger = ClientRequest(recover_body(4, 77, 3), seal)
+    assert not here.request_is_authentic(stranger)
+    operations = signed(ALICE)
+    assert not here.request_is_authentic(ClientRequest(operations.body, b"\x02" + operations.authenticator[1:]))
+    here.defers = True
+    assert KeyAuthentication(GROUP, 1).signature_verifies(sealed(2, 3))

@@ -29,7 +29,7 @@ def sealed(message: T, signer_id: int | None = None) -> T:
 
 
 def checkpoint(sender: int, digest: bytes, incarnation: int = 0) -> Checkpoint:
-    return sealed(Checkpoint(sender, incarnation, 4, digest * 32, 1, 1, b""))
+    return sealed(Checkpoint(sender, incarnation, 4, digest * 32, 1, 1, (), b""))
 
 
 def view_change(sender: int, view: int = 1, low: int = 0) -> ViewChange:

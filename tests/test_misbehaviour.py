@@ -72,7 +72,7 @@ def new_view(senders: tuple[int, ...] = (0, 1, 2)) -> NewView:
     return made
 
 
-CHECKPOINT = sealed(Checkpoint(ME, 0, 4, b"d" * 32, 1, 1, b""))
+CHECKPOINT = sealed(Checkpoint(ME, 0, 4, b"d" * 32, 1, 1, (), b""))
 EVERYTHING: tuple[Message, ...] = (
     PROPOSAL,
     PrePrepare(1, 4, NULL_DIGEST, b""),

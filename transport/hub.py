@@ -16,10 +16,11 @@ import random
 import selectors
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import trio
 
-from pbft.crypto import HandshakeConfig, Session
+from pbft.crypto import HandshakeConfig, Session, SigningIdentity
 from pbft.transport.dialing import Dialer
 from pbft.transport.errors import TransportError
 from pbft.transport.handshaking import Conversation
@@ -146,6 +147,15 @@ class Hub:
     def connected(self) -> frozenset[int]:
         """See interface.AnyHub."""
         return self._registry.principals()
+
+    def renew(self, identity: SigningIdentity) -> None:
+        """Sign handshakes by this identity from now on; links with replicas begin anew, in its incarnation."""
+        self.handshake = replace(self.handshake, identity=identity)
+        for conversation in (*self._strangers, *self._dialed):
+            self._abandon(conversation, "renewed")
+        for link in (*self._registry.all(), *self._unconfirmed):
+            if not is_client(link.principal):
+                link.close("a new incarnation")
 
     def redial(self, principal: int) -> None:
         """See interface.AnyHub."""

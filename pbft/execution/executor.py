@@ -24,8 +24,9 @@ from pbft.batch import (
 from pbft.codec import CodecError
 from pbft.config import PROTOCOL_VERSION, Group
 from pbft.crypto.digests import digest
+from pbft.execution.members import Members
 from pbft.execution.operations import Operations, Tell
-from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Result, SessionView
+from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Recovered, Result, SessionView
 from pbft.execution.sessions import Session, Sessions
 from pbft.execution.snapshots import ExecutionSnapshot, SnapshotError, read_spaces
 from pbft.state import State
@@ -57,6 +58,10 @@ class Executor:
         self._time = int.from_bytes(self._system.get(b"time", b""), "big")
         self._written_time = self._time
         tunables = group.tunables
+        try:
+            self._members = Members(group, self._system)
+        except CodecError as error:
+            raise SnapshotError(f"the members of the stored state {number} cannot be read: {error}") from error
         self._interval = tunables.checkpoint_interval
         self._window = tunables.session_window
         self._cache_bytes = tunables.result_cache_bytes
@@ -84,7 +89,6 @@ class Executor:
         system[b"application"] = group.app.encode()
         for i, key in enumerate(group.replicas):
             system[b"member/%d" % i] = key
-            system[b"incarnation/%d" % i] = (0).to_bytes(8, "big")
         for principal, key in group.clients.items():
             system[b"client/" + principal.to_bytes(8, "big")] = key
         for spec in fields(group.tunables):
@@ -105,11 +109,13 @@ class Executor:
         if batch.time > self._time:  # a view change may bring back an older time; NULL carries none (rule 1.14)
             self._time = batch.time
         results: list[Result] = []
-        changes: list[Opened | Done] = []
+        changes: list[Opened | Done | Recovered] = []
         operation = 0
         for position, request in enumerate(batch.requests):
             if request.kind is Kind.OPEN:
                 result = self._open(number, position, request, changes)
+            elif request.kind is Kind.RECOVER:
+                result = self._recover(number, request, changes)
             else:
                 result = self._run(number, operation, request, batch.seed, changes)
                 operation += len(request.operations)
@@ -119,7 +125,15 @@ class Executor:
         state_digest = b"" if number % self._interval else self.snapshot().digest
         return Executed(number, batch.digest, tuple(results), tuple(changes), state_digest)
 
-    def _open(self, number: int, position: int, request: ClientRequest, changes: list[Opened | Done]) -> bytes:
+    def _recover(self, number: int, request: ClientRequest, changes: list[Opened | Done | Recovered]) -> bytes:
+        change = self._members.recover(number, request)
+        if change is not None:
+            changes.append(change)
+        return encode_answer(Answer.RECOVERED, self._members.incarnation(request.client))
+
+    def _open(
+        self, number: int, position: int, request: ClientRequest, changes: list[Opened | Done | Recovered]
+    ) -> bytes:
         known = self._opening_answer(request)
         if known is not None:
             return known
@@ -128,7 +142,12 @@ class Executor:
         return encode_answer(Answer.OPENED, session.number)
 
     def _run(
-        self, number: int, position: int, request: ClientRequest, seed: bytes, changes: list[Opened | Done]
+        self,
+        number: int,
+        position: int,
+        request: ClientRequest,
+        seed: bytes,
+        changes: list[Opened | Done | Recovered],
     ) -> bytes:
         client, request_id = request.client, request.id
         session = self._sessions.find(request.session, client)
@@ -156,6 +175,8 @@ class Executor:
     def answer(self, request: ClientRequest) -> Result | None:
         """What the table says of a request, if it would not execute any more; None if it would, or if this replica has
         not executed far enough to know."""
+        if request.kind is Kind.RECOVER:
+            return None  # whoever sent it sees in its own state what has become of it
         if request.kind is Kind.OPEN:
             if request.client in self._group.clients and request.floor > self._sessions.count(request.client):
                 return None  # the sessions before it may have been opened where this replica has not executed yet
@@ -207,7 +228,9 @@ class Executor:
         views = tuple(
             SessionView(s.client, s.number, s.floor, tuple(sorted({*s.results, *s.forgotten}))) for s in self._sessions
         )
-        return ExecutionStart(self.last_executed, self.history, self._sessions.counts(), views)
+        return ExecutionStart(
+            self.last_executed, self.history, self._sessions.counts(), views, self._members.recovered()
+        )
 
     def snapshot(self) -> ExecutionSnapshot:
         """The replicated state after the last batch; references, no copies. Raises what `Application.save` does."""

@@ -36,13 +36,23 @@ class Done(NamedTuple):
     floor: int
 
 
+class Recovered(NamedTuple):
+    """A RECOVER executed: `replica` has a new incarnation, and votes again once a state at or above `point` is stable
+    (rule 1.7). `nonce` names the RECOVER."""
+
+    replica: int
+    incarnation: int
+    point: int
+    nonce: int
+
+
 class Executed(NamedTuple):
     """One batch has executed. Agreement keeps its mirror of session windows from `changes` (DESIGN, door 3)."""
 
     number: int
     digest: bytes
     results: tuple[Result, ...]
-    changes: tuple[Opened | Done, ...]
+    changes: tuple[Opened | Done | Recovered, ...]
     state_digest: bytes
     """Digest of the whole replicated state at a multiple of K, else empty."""
 
@@ -64,3 +74,5 @@ class ExecutionStart(NamedTuple):
     counts: tuple[tuple[int, int], ...]
     """(client, open count)."""
     sessions: tuple[SessionView, ...]
+    members: tuple[Recovered, ...] = ()
+    """The last recovery of each replica that ever recovered."""

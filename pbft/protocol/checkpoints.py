@@ -10,7 +10,17 @@ from collections import deque
 from pbft.messages import Checkpoint, Stable, encode
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.effects import ALL
-from pbft.protocol.records import Boot, ClientKey, Entered, Left, OwnCheckpoint, StableCertificate
+from pbft.protocol.records import (
+    Boot,
+    ClientKey,
+    Entered,
+    Left,
+    Lost,
+    OwnCheckpoint,
+    Reborn,
+    Recovering,
+    StableCertificate,
+)
 
 _REMEMBERED = 8
 """Own and certified digests remembered below h, to compare with those that come later."""
@@ -26,6 +36,8 @@ class Checkpoints:
         self._unsynced: deque[tuple[int, Checkpoint]] = deque()
         self._certified: dict[int, bytes] = {}
         self._own: dict[int, bytes] = {}
+        self._unsigned: dict[int, tuple[int, ...]] = {}
+        """n -> incarnations in that state, for states computed here while this replica was mute: signed later."""
         self._cut: tuple[int, int] | None = None
         """(log position that must be durable first, position below which the log may go)."""
 
@@ -58,10 +70,24 @@ class Checkpoints:
         self._own[number] = state_digest
         self._forget(self._own)
         self._compare(number)
-        if number < core.log.low or core.is_mute:
+        self._unsigned[number] = core.members.vector()  # of this very state: it is called when `number` has executed
+        self._forget(self._unsigned)
+        self.sign()
+
+    def sign(self) -> None:
+        """Sign what was computed here and lies above h, as soon as this replica may vote: with f others gone, the
+        window of those who wait for its signature would stand still for ever (rule 1.4)."""
+        if not self._unsigned or self._core.is_mute:
             return
+        unsigned, self._unsigned = self._unsigned, {}
+        for number, incarnations in unsigned.items():
+            if number >= self._core.log.low and number in self._own:
+                self._sign(number, incarnations)
+
+    def _sign(self, number: int, incarnations: tuple[int, ...]) -> None:
+        core, state_digest = self._core, self._own[number]
         position = core.outbox.position
-        unsigned = Checkpoint(core.me, core.incarnation, number, state_digest, core.boot, position, b"")
+        unsigned = Checkpoint(core.me, core.incarnation, number, state_digest, core.boot, position, incarnations, b"")
         seal = core.sign(unsigned.signed_body(core.group.cluster, core.group.epoch))
         checkpoint = unsigned._replace(seal=seal)
         position = core.record(OwnCheckpoint((checkpoint,)))
@@ -82,6 +108,12 @@ class Checkpoints:
         core = self._core
         core.log.begin_rewrite()
         core.record(Boot(core.boot))
+        if core.log.incarnation:
+            core.record(Reborn(core.log.incarnation))
+        if core.log.lost:
+            core.record(Lost(core.boot))
+        if core.log.recovering is not None:
+            core.record(Recovering(*core.log.recovering))
         if core.log.new_view is not None:
             core.record(Entered(encode(core.log.new_view)))
         if core.log.view_change is not None and not core.is_active:
@@ -115,7 +147,11 @@ class Checkpoints:
         if reason := self.refuse_checkpoint(checkpoint):
             return core.refuse(sender, reason)
         known = self._votes.get(number, {}).get(checkpoint.sender)
-        if known is not None and known.digest != checkpoint.digest:
+        if known is not None and known.incarnation < checkpoint.incarnation:
+            del self._votes[number][checkpoint.sender]  # it does not know what it signed before its disk was lost
+        elif known is not None and known.incarnation > checkpoint.incarnation:
+            return core.refuse(sender, Refused.ENDED)
+        elif known is not None and known.digest != checkpoint.digest:
             text = f"two signed digests for state {number}"
             core.accuse(checkpoint.sender, "two-checkpoints", text, known, checkpoint)
             return core.refuse(sender, Refused.EQUIVOCATION)
@@ -175,7 +211,7 @@ class Checkpoints:
             )
 
     @staticmethod
-    def _forget(table: dict[int, bytes]) -> None:
+    def _forget(table: dict[int, bytes] | dict[int, tuple[int, ...]]) -> None:
         while len(table) > _REMEMBERED:
             del table[min(table)]
 

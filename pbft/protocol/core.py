@@ -14,9 +14,12 @@ from pbft.config import Group
 from pbft.messages import Message
 from pbft.protocol.effects import Effects, Evidence, Outbox, Send, invariant, rests_on_nothing
 from pbft.protocol.log import Log
+from pbft.protocol.members import Members, is_void
 from pbft.protocol.records import Record
 
 Sign = Callable[[bytes], bytes]
+SignAs = Callable[[int], Sign]
+"""What signs as this replica in a given incarnation."""
 
 
 class Refused(StrEnum):
@@ -45,12 +48,15 @@ class Refused(StrEnum):
     INCONSISTENT = "inconsistent"
     INVALID_NEW_VIEW = "invalid-new-view"
     CONTRADICTS = "contradicts-executed"
+    ENDED = "ended-incarnation"
+    VOID_VIEW = "void-view"
 
 
 class Core:
     """Shared by ordering, checkpoints, retransmission and requests of one replica."""
 
     __slots__ = (
+        "_void",
         "behind",
         "boot",
         "effects",
@@ -58,12 +64,15 @@ class Core:
         "halted",
         "incarnation",
         "log",
+        "lost",
         "me",
+        "members",
         "now",
         "outbox",
         "quorums",
         "refused",
         "sign",
+        "sign_as",
         "tunables",
         "wall",
     )
@@ -72,19 +81,26 @@ class Core:
         self.group = group
         self.me = me
         self.sign = sign
+        """Signs in `incarnation`."""
+        self.sign_as: SignAs = lambda incarnation: sign
         self.log = log
         self.quorums = group.quorums
         self.tunables = group.tunables
         self.effects = Effects()
         self.outbox = Outbox()
-        self.incarnation = 0
+        self.members = Members(group.quorums)
+        self._void = (0, 0, False)
+        """(view, h, whether nobody may vote there): judged once."""
+        self.incarnation = log.incarnation
         self.boot = 0
         self.now = 0.0
         """Seconds of a clock that never goes back; handed in with each event."""
         self.wall = 0
         """Microseconds since the epoch, by this machine's clock."""
         self.halted = ""
-        """Why this replica does not vote; empty while it does."""
+        """Why this replica does not vote until an operator has done something; empty while it does."""
+        self.lost = ""
+        """How this replica has lost its past: it recovers, and does not vote until then (rule 1.7); else empty."""
         self.behind = False
         """Further behind than what the others still retain: it cannot know what it would vote on."""
         self.refused: dict[tuple[int, str], int] = {}
@@ -112,8 +128,25 @@ class Core:
 
     @property
     def is_mute(self) -> bool:
-        """Whether this replica must not vote (rule 1.7)."""
-        return bool(self.halted) or self.behind
+        """Whether this replica must not vote, in no view (rule 1.7)."""
+        return bool(self.halted) or bool(self.lost) or self.behind
+
+    @property
+    def is_void(self) -> bool:
+        """Whether nobody may vote in the present view. Rule 1.7 b."""
+        log = self.log
+        if log.new_view is None:
+            return False
+        view, low, verdict = self._void
+        if (view, low) != (log.view, log.low):
+            verdict = is_void(self.quorums, log.new_view, log.certificate)
+            self._void = (log.view, log.low, verdict)
+        return verdict
+
+    @property
+    def may_vote(self) -> bool:
+        """Whether this replica may send PRE-PREPARE, PREPARE and COMMIT in its view."""
+        return self.is_active and not self.is_mute and not self.is_void
 
     def record(self, record: Record, batch: Batch | None = None) -> int:
         """Append to the log and fold it in; returns its position. `batch`: the parsed form of the record's batch."""

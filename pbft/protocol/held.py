@@ -61,7 +61,7 @@ class HeldProposals:
         """Accept what a slot holds, if anything, once its time has come and its requests are authentic."""
         core = self._core
         held = slot.held
-        if held is None or slot.digest is not None or core.is_mute:
+        if held is None or slot.digest is not None or not core.may_vote:
             return
         if held.batch.time > core.wall + core.tunables.clock_skew_max * 1000:
             return  # rule 1.14: held until then, not refused

@@ -17,7 +17,9 @@ from pbft.config import is_client
 from pbft.messages import (
     Checkpoint,
     Commit,
+    Committed,
     FetchState,
+    Message,
     NewView,
     Prepare,
     PrePrepare,
@@ -28,6 +30,7 @@ from pbft.messages import (
     Stable,
     StatePiece,
     StateRoots,
+    Suspect,
     ViewChange,
     decode,
 )
@@ -80,8 +83,8 @@ class Inbound:
         self.last_request: tuple[int, int] | None = None
         """(client, session) of the last authentic request: where its replies are to go."""
 
-    def receive(self, sender: int, body: bytes) -> Refused | None:
-        """Handle one message; the reason if it was refused."""
+    def receive(self, sender: int, body: bytes, incarnation: int | None = None) -> Refused | None:
+        """Handle one message; the reason if it was refused. `incarnation`: the sender's, as its link says."""
         replica = self._replica
         try:
             message = decode(body) if len(body) > _VOTE_BYTES else _decode_vote(body)
@@ -89,6 +92,8 @@ class Inbound:
                 return self._request(sender, message)
             if is_client(sender):
                 return replica.core.refuse(sender, Refused.WRONG_ROLE)
+            if incarnation is not None and self._has_ended(sender, incarnation, message):
+                return replica.core.refuse(sender, Refused.ENDED)
             if isinstance(message, (Prepare, Commit, PrePrepare)):
                 if message.view > replica.core.view:
                     return self._keep_early(sender, message.view, body)
@@ -116,6 +121,12 @@ class Inbound:
         if type(message) is Reply or type(message) is Refusal:
             return replica.core.refuse(sender, Refused.WRONG_ROLE)
         return replica.on_message(sender, message)
+
+    def _has_ended(self, sender: int, incarnation: int, message: Message) -> bool:
+        """Whether it is a vote over a link of an ended incarnation. Signed messages name their own. Rules 1.7, 1.18."""
+        if not self._replica.core.members.has_ended(sender, incarnation):
+            return False
+        return isinstance(message, (Prepare, Commit, PrePrepare, Suspect, Committed))
 
     def _keep_early(self, sender: int, view: int, body: bytes) -> Refused:
         early = self._early.setdefault(sender, deque())
@@ -181,32 +192,38 @@ class Inbound:
         request = ClientRequest(message.body, message.authenticator)
         if is_client(sender) and sender != request.client:
             return self._replica.core.refuse(sender, Refused.WRONG_ROLE)  # a client speaks for itself alone
-        if sender == request.client and self._replica.requests.answer_known(request, self._replica.delivery.executed):
+        is_own = is_client(sender)
+        if is_own and self._replica.requests.answer_known(request, self._replica.delivery.executed):
             self.last_request = (request.client, request.session)
             return None
-        if sender == request.client and self._replica.requests.turns_away(request):
+        if is_own and self._replica.requests.turns_away(request):
             return self._replica.core.refuse(sender, Refused.TOO_OFTEN)
-        authentic = request.client in self._clients and self._authentication.request_is_authentic(request)
+        authentic = self._is_known(request) and self._authentication.request_is_authentic(request)
         if authentic is None:
             return self._wait_for_verdict(sender, message, request)
         if not authentic and sender == self._replica.core.me:
             return None  # left over from a view: what its primary proposed vouches for nothing
-        if authentic and sender == request.client:
+        if authentic and is_own:
             self.last_request = (request.client, request.session)
         return self._replica.on_request(sender, request, authentic)
 
+    def _is_known(self, request: ClientRequest) -> bool:
+        """Whether it names a client of the configuration or, for RECOVER, a replica."""
+        return request.client in self._clients or request.client < self._replica.core.quorums.n
+
     def _wait_for_verdict(self, sender: int, message: Request, request: ClientRequest) -> Refused | None:
         key = request.digest + request.authenticator
+        is_own = is_client(sender)
         if key in self._unknown:
-            if sender == request.client:
+            if is_own:
                 self.last_request = (request.client, request.session)
             return None
         if not self._defer(request, sender):
-            if sender == request.client:
+            if is_own:
                 self._replica.requests.refuse_busy(request)
             return self._replica.core.refuse(sender, Refused.TOO_OFTEN)
         self._unknown[key] = (sender, message)
-        if sender == request.client:
+        if is_own:
             self.last_request = (request.client, request.session)
         return None
 
@@ -240,7 +257,7 @@ class Inbound:
         for request in batch.requests:
             if knows(request):
                 continue
-            verdict = request.client in self._clients and self._authentication.request_is_authentic(request)
+            verdict = self._is_known(request) and self._authentication.request_is_authentic(request)
             if verdict is None:
                 if not self._defer(request, None):
                     return core.refuse(sender, Refused.TOO_OFTEN)  # STATUS brings it again

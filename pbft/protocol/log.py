@@ -23,9 +23,12 @@ from pbft.protocol.records import (
     Executing,
     Installed,
     Left,
+    Lost,
     OwnCheckpoint,
     Prepared,
+    Reborn,
     Record,
+    Recovering,
     StableCertificate,
 )
 from pbft.protocol.votes import Votes
@@ -105,6 +108,12 @@ class Log:
         self.last_chosen = 0
         """In v, fresh proposals lie above it."""
         self.boot = 0
+        self.incarnation = 0
+        """The one in which this replica votes, or last did as far as it knows."""
+        self.lost = False
+        """What was voted in it is not known any more: no vote before `Reborn`. Rule 1.7."""
+        self.recovering: tuple[int, int] | None = None
+        """(incarnation, nonce) of the RECOVER that was signed last."""
         self.low = 0
         """h, the low watermark. Invariant: a multiple of K, never decreases."""
         self.certificate: tuple[Checkpoint, ...] = ()
@@ -166,6 +175,17 @@ class Log:
                 self._small["entered"] = position
             case Installed(number):
                 self.start_at(number)
+            case Lost():
+                self._lose()
+                self._small["lost"] = position
+            case Recovering(incarnation, nonce):
+                self.recovering = (incarnation, nonce)
+                self._small["recovering"] = position
+            case Reborn(incarnation):
+                self.incarnation, self.lost, self.recovering = incarnation, False, None
+                self._small["reborn"] = position
+                self._small.pop("lost", None)
+                self._small.pop("recovering", None)
             case ClientKey(client, key_id, key):
                 keys = self.client_keys.setdefault(client, {})
                 keys[key_id] = key
@@ -208,6 +228,13 @@ class Log:
         self.promised = max(self.promised, view)
         self.slots.clear()
         self.new_view, self.chosen, self.last_chosen = None, {}, 0
+
+    def _lose(self) -> None:
+        """Nothing here testifies to a vote any more. What was executed, and what others signed, is true still."""
+        self.lost = True
+        self.view_change, self.promised = None, self.view
+        for table in (self.slots, self.p, self.q, self.own_checkpoints):
+            table.clear()
 
     def _executing(self, record: Executing, position: int) -> None:
         number, digest, encoded = record

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from pbft.batch import SEED_SIZE, Batch, ClientRequest, encode_batch
+from pbft.batch import NULL_BATCH, SEED_SIZE, Batch, ClientRequest, encode_batch
 from pbft.crypto.digests import digest
 from pbft.messages import Commit, Prepare, PrePrepare
 from pbft.protocol.core import Core, Refused
@@ -102,7 +102,7 @@ class Ordering:
         ever hold again.
         """
         core = self._core
-        if not self._open_chosen or not core.is_active or core.is_mute:
+        if not self._open_chosen or not core.may_vote:
             return
         waiting: list[int] = []
         for number in self._open_chosen:
@@ -158,9 +158,12 @@ class Ordering:
     # ---- the primary proposes
 
     def propose(self) -> None:
-        """Send PRE-PREPAREs for what waits: one at once, more beside it only when they are worth it. [CL99 §5.1.2]"""
+        """Send PRE-PREPAREs for what waits: one at once, more beside it only when they are worth it. [CL99 §5.1.2]
+        While a recovery point is not stable and nothing waits, NULLs, so that it becomes so (rule 1.7 e)."""
         core, queue = self._core, self._requests.queue
-        while queue.count and core.is_primary and core.is_active and not core.is_mute and not self._open_chosen:
+        if not core.is_primary or self._open_chosen or not core.may_vote:
+            return
+        while queue.count or core.members.fills(core.log.low):
             number = max(self.next_number, core.log.low + 1, self._delivery.committed_through + 1)
             flying = number - 1 - self._delivery.handed
             if flying >= core.tunables.pipeline_depth or number > core.log.high:
@@ -168,9 +171,12 @@ class Ordering:
             if flying > 0 and queue.operations < GROWTH * flying:
                 return
             requests = self._requests.next_batch(self._delivery.executed)
-            if not requests:
+            if requests:
+                self._propose(number, requests)
+            elif flying == 0 and core.members.fills(core.log.low):
+                self._send_proposal(number, NULL_BATCH)
+            else:
                 return
-            self._propose(number, requests)
 
     def _propose(self, number: int, requests: list[ClientRequest]) -> None:
         core = self._core
@@ -180,7 +186,10 @@ class Ordering:
             number=number,
         )
         seed = digest(b"seed", self._secret + core.view.to_bytes(8, "big") + number.to_bytes(8, "big"))[:SEED_SIZE]
-        batch = encode_batch(core.wall, seed, requests)
+        self._send_proposal(number, encode_batch(core.wall, seed, requests))
+
+    def _send_proposal(self, number: int, batch: Batch) -> None:
+        core = self._core
         self.next_number = number + 1
         position = self._accept(core.log.slot(number), batch)
         # The PRE-PREPARE is the primary's vote: it does not leave while its write is under way (rule 1.5).
@@ -230,6 +239,8 @@ class Ordering:
         core = self._core
         if core.is_mute:
             return Refused.NOT_VOTING
+        if core.is_void:
+            return Refused.VOID_VIEW
         if reason := self.refuse_place(message.view, message.number):
             return reason
         if sender != core.primary:
@@ -348,7 +359,7 @@ class Ordering:
             return
         position = core.record(Prepared(core.view, slot.number, slot.digest))
         slot.touched = core.now
-        if not core.is_mute:
+        if core.may_vote:
             self._own_votes.append(_OwnVote(position, core.view, slot.number, is_commit=True))
             core.send(ALL, Commit(core.view, slot.number, slot.digest), position)
         self._try_committed(slot)

@@ -99,8 +99,43 @@ class Installed(NamedTuple):
     number: int
 
 
+@log_record.register(11, _number)
+class Lost(NamedTuple):
+    """What this replica voted before its start number `boot` is not known any more: it recovers. Rule 1.7."""
+
+    boot: int
+
+
+@log_record.register(12, _number, _number)
+class Recovering(NamedTuple):
+    """This replica has signed RECOVER for this incarnation, with this nonce: it never votes in that incarnation, and
+    waits for the execution of that very RECOVER. Rule 1.7 a."""
+
+    incarnation: int
+    nonce: int
+
+
+@log_record.register(13, _number)
+class Reborn(NamedTuple):
+    """A state at or above the recovery point is stable: from here on this replica votes, in this incarnation."""
+
+    incarnation: int
+
+
 Record = (
-    Accepted | Prepared | Executing | OwnCheckpoint | StableCertificate | Boot | ClientKey | Left | Entered | Installed
+    Accepted
+    | Prepared
+    | Executing
+    | OwnCheckpoint
+    | StableCertificate
+    | Boot
+    | ClientKey
+    | Left
+    | Entered
+    | Installed
+    | Lost
+    | Recovering
+    | Reborn
 )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pbft.batch import Batch, ClientRequest
 from pbft.config import Group
-from pbft.execution.results import Executed, ExecutionStart, Result
+from pbft.execution.results import Executed, ExecutionStart, Recovered, Result
 from pbft.messages import (
     Body,
     Checkpoint,
@@ -36,6 +36,7 @@ from pbft.protocol.floor import Floor
 from pbft.protocol.log import Log
 from pbft.protocol.ordering import Ordering
 from pbft.protocol.records import Boot, ClientKey, Record
+from pbft.protocol.recovery import Recovery
 from pbft.protocol.requests import Requests
 from pbft.protocol.retransmission import Retransmission
 from pbft.protocol.sessions import SessionMirror
@@ -52,6 +53,10 @@ class ReplicaStatus:
     primary: int
     in_view_change: bool
     last_executed: int
+    incarnation: int
+    """The one in which it votes, or last did as far as it knows. Rule 1.7."""
+    recovery_point: int
+    """It votes in its present incarnation since a state at or above this was stable; 0 if it never recovered."""
     stable_checkpoint: int
     stable_digest: str
     low_watermark: int
@@ -85,7 +90,7 @@ class Replica:
         """`sign` seals bytes with this incarnation's key; `secret` seeds the randomness that this primary proposes;
         `log` is the fold of the records found on disk."""
         self.core = Core(group, me, sign, log or Log(group.quorums, group.tunables))
-        self.mirror = SessionMirror(group.tunables.session_window)
+        self.mirror = SessionMirror(group.tunables.session_window, self.core.members)
         self.requests = Requests(self.core, self.mirror)
         self.delivery = Delivery(self.core, self.requests, self.mirror)
         self.ordering = Ordering(self.core, self.requests, self.delivery, secret)
@@ -96,17 +101,18 @@ class Replica:
         self.retransmission = Retransmission(
             self.core, self.requests, self.delivery, self.ordering, self.checkpoints, self.views
         )
+        self.recovery = Recovery(self.core, self.delivery, self.retransmission, secret)
 
-    def start(self, position: int, boot: int, execution: ExecutionStart, halted: str = "") -> None:
+    def start(self, position: int, boot: int, execution: ExecutionStart, lost: str = "") -> None:
         """Begin: the log reaches `position`, all of it durable; the executor stands at `execution`.
 
-        `halted` says why this replica must not vote, if so (rule 1.7).
+        `lost` says how this replica has lost its past, if so: it recovers before it votes (rule 1.7).
         """
         core = self.core
         core.outbox.position = core.outbox.durable = position
         core.boot = boot
-        core.halted = halted
         core.record(Boot(boot))
+        self.recovery.start(lost)
         self.checkpoints.start()
         self.delivery.start(execution)
         self.ordering.start()
@@ -179,6 +185,7 @@ class Replica:
     def on_durable(self, position: int) -> None:
         """The log is on disk up to `position`: what waited leaves, own votes count."""
         self.core.outbox.release(position, self.core.effects.sends)
+        self.recovery.on_durable(position)
         self.ordering.on_durable(position)
         self.checkpoints.on_durable(position)
         self.views.on_durable(position)
@@ -186,6 +193,8 @@ class Replica:
     def on_executed(self, done: Executed) -> None:
         """The executor finished a batch."""
         self.delivery.on_executed(done)
+        if any(isinstance(change, Recovered) for change in done.changes):
+            self.views.forget_ended()
         if done.state_digest:
             self.checkpoints.on_executed(done.number, done.state_digest)
         self.retransmission.on_progress()
@@ -200,6 +209,7 @@ class Replica:
     def on_installed(self, start: ExecutionStart) -> None:
         """The executor stands at a state that came from others; it is on disk. Rule 2.9."""
         self.delivery.install(start)
+        self.views.forget_ended()
         self.retransmission.on_progress()
         self.suspicion.on_catching_up()
 
@@ -220,12 +230,21 @@ class Replica:
         """Time has passed; called at least every 50 milliseconds."""
         self.retransmission.on_tick()
         self.floor.on_tick()
+        self.recovery.on_tick()
         self.suspicion.on_tick(conditions)
 
     def resign(self) -> None:
         """This replica is about to stop: a primary leaves its view, so that the others need not wait (4 #46)."""
         if self.core.is_primary and self.core.is_active and not self.core.is_mute:
             self.views.leave(self.core.view + 1)
+
+    def on_declared(self) -> bool:
+        """What `Effects.reborn` asked for is done: this replica votes from now on. False if it did already."""
+        declared = self.recovery.on_declared()
+        if declared:
+            self.ordering.start()
+            self.views.start()
+        return declared
 
     def on_checkpoint_durable(self, number: int) -> None:
         """State `number`, stable, is on disk: the log below may go (rule 1.6)."""
@@ -239,12 +258,14 @@ class Replica:
         self.ordering.held.retry()
         self.retransmission.fetch_learned()
         self.delivery.hand_over()
+        self.recovery.step()
+        self.checkpoints.sign()
         self.ordering.propose()
         for requests in self.ordering.fresh:
             self.floor.on_accepted(requests)
         self.ordering.fresh.clear()
         self.suspicion.watch(self.delivery.committed_through)
-        if self.ordering.contradicted:
+        if self.ordering.contradicted or (self.core.is_active and self.core.is_void):
             self.suspicion.suspect_now()
 
     def take_effects(self) -> Effects:
@@ -271,12 +292,14 @@ class Replica:
             primary=core.primary,
             in_view_change=not core.is_active,
             last_executed=self.delivery.executed,
+            incarnation=core.incarnation,
+            recovery_point=core.members.point(core.me),
             stable_checkpoint=core.log.low,
             stable_digest=self.checkpoints.stable_digest.hex(),
             low_watermark=core.log.low,
             high_watermark=core.log.high,
             pending_requests=self.requests.queue.count,
-            halted=core.halted,
+            halted=core.halted or self.recovery.text,
             behind=core.behind,
             demotions=self.requests.demotions,
             retained_from=core.log.first_retained,

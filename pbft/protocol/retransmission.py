@@ -184,6 +184,15 @@ class Retransmission:
         return len(ahead) >= weak and sum(s.first_retained <= mine + 1 for s in ahead) == 0
 
     @property
+    def lags(self) -> bool:
+        """Whether this replica has not heard of enough others, or is more than K batches behind what one correct one of
+        them has executed."""
+        quorums, heard = self._core.quorums, sorted(s.last_executed for s in self._peers.values())
+        if len(heard) < quorums.n - quorums.f - 1:
+            return True
+        return heard[-quorums.weak] > self._delivery.executed + self._core.tunables.checkpoint_interval
+
+    @property
     def needs_state(self) -> bool:
         """Whether f+1 others have executed more, and fewer than the f+1 whose word would do retain what is needed
         next: one that only says it does must not keep this replica from fetching a state."""
@@ -208,7 +217,7 @@ class Retransmission:
         self._offer_committed(sender, status.last_executed)
         if status.view < core.view or status.promised < core.log.promised or not core.is_active:
             self._resend_views(sender, status)
-        if status.view == core.view and core.is_active and not core.is_mute:
+        if status.view == core.view and core.may_vote:
             self._resend_votes(sender, status)
         return None
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from enum import Enum
 
 from pbft.batch import ClientRequest, Kind
-from pbft.execution.results import Done, ExecutionStart, Opened, SessionView
+from pbft.execution.results import Done, ExecutionStart, Opened, Recovered, SessionView
+from pbft.protocol.members import Members
 
 
 class Verdict(Enum):
@@ -33,8 +34,9 @@ class _Window:
 class SessionMirror:
     """Floors and done ids of the live sessions, open counts of the clients."""
 
-    def __init__(self, session_window: int) -> None:
+    def __init__(self, session_window: int, members: Members) -> None:
         self._session_window = session_window
+        self._members = members
         self._counts: dict[int, int] = {}
         self._sessions: dict[int, _Window] = {}
 
@@ -48,9 +50,11 @@ class SessionMirror:
         views = (SessionView(w.client, number, w.floor, tuple(sorted(w.done))) for number, w in self._sessions.items())
         return tuple(sorted(self._counts.items())), tuple(sorted(views))
 
-    def update(self, changes: tuple[Opened | Done, ...]) -> None:
+    def update(self, changes: tuple[Opened | Done | Recovered, ...]) -> None:
         """A batch has executed."""
         for change in changes:
+            if isinstance(change, Recovered):
+                continue
             if isinstance(change, Opened):
                 self._counts[change.client] = change.opens
                 self._sessions[change.session] = _Window(change.client, 0, set())
@@ -67,6 +71,8 @@ class SessionMirror:
 
     def judge(self, request: ClientRequest, executed: int) -> Verdict:
         """Whether `request` is worth ordering, seen from the state after number `executed`."""
+        if request.kind is Kind.RECOVER:
+            return self._judge_recovery(request, executed)
         if request.kind is Kind.OPEN:
             count = self._counts.get(request.client, 0)
             if request.floor == count:
@@ -79,4 +85,13 @@ class SessionMirror:
             return Verdict.ANSWERED
         if request.id > max(window.floor, request.floor) + self._session_window:
             return Verdict.ANSWERED
+        return Verdict.FRESH
+
+    def _judge_recovery(self, request: ClientRequest, executed: int) -> Verdict:
+        """RECOVER(i, k) executes iff k is i's incarnation, above i's previous recovery point. Rule 1.7 a."""
+        present = self._members.incarnation(request.client)
+        if request.floor < present:
+            return Verdict.ANSWERED
+        if request.floor > present or executed < self._members.point(request.client):
+            return Verdict.UNDECIDED
         return Verdict.FRESH

@@ -106,6 +106,8 @@ class Suspicion:
         if not core.is_active or core.is_mute:
             return
         awaited = self._requests.oldest_awaited(committed_through)
+        if awaited is None and core.members.fills(core.log.low) and committed_through < core.log.high:
+            awaited = b"number %d" % (committed_through + 1)  # NULLs have to fill up to a recovery point (rule 1.7 e)
         if awaited == self._awaited:
             return
         if self._awaited is not None and core.now - self._awaited_since > self.timeout * _LONG:

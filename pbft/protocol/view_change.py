@@ -48,7 +48,13 @@ class ViewChanges:
         core = self._core
         if not 0 <= message.sender < core.quorums.n or message.sender == core.me:
             return Refused.WRONG_ROLE
+        if core.members.has_ended(message.sender, message.incarnation):
+            return Refused.ENDED  # it would testify that nothing was prepared (rule 1.7 b)
         known = self.collected.get(message.sender)
+        if known is not None and known.incarnation != message.incarnation:
+            if known.incarnation > message.incarnation:
+                return Refused.ENDED
+            known = None
         if message.view <= core.log.view or (known is not None and message.view < known.view):
             return Refused.STALE_VIEW
         if not is_consistent(message, core.tunables.log_window):
@@ -65,7 +71,7 @@ class ViewChanges:
         if reason := self.refuse_view_change(message):
             return core.refuse(sender, reason)
         known = self.collected.get(message.sender)
-        if known is not None and known.view == message.view:
+        if known is not None and known[1:3] == message[1:3]:
             if known[:7] != message[:7]:
                 text = f"two signed VIEW-CHANGEs for view {message.view}"
                 core.accuse(message.sender, "two-view-changes", text, known, message)
@@ -74,6 +80,12 @@ class ViewChanges:
         self.collected[message.sender] = message
         self._changed = True
         return None
+
+    def forget_ended(self) -> None:
+        """Somebody has a new incarnation: a VIEW-CHANGE of an older one counts no longer, neither for leaving nor in a
+        NEW-VIEW of this replica (rule 1.7 b)."""
+        ended = self._core.members.has_ended
+        self.collected = {s: m for s, m in self.collected.items() if not ended(s, m.incarnation)}
 
     # ---- leaving (rule 1.12)
 
@@ -182,7 +194,9 @@ class ViewChanges:
     def is_second(self, message: NewView) -> bool:
         """Whether it is for the present view and not the NEW-VIEW that began it: evidence, if its seal verifies."""
         mine = self._core.log.new_view
-        return mine is not None and message.view == mine.view and message.named != mine.named
+        if mine is None or message[:3] != mine[:3]:  # sender, incarnation, view
+            return False
+        return message.named != mine.named
 
     def on_new_view(self, sender: int, message: NewView, seals_verify: bool) -> Refused | None:
         """NEW-VIEW(v, S), its own seal verified; `seals_verify`: those of the VIEW-CHANGEs it names do too."""
@@ -229,7 +243,7 @@ class ViewChanges:
         """A replica that gave the primary another VIEW-CHANGE than us lies; the named one counts all the same."""
         for named in message.view_changes:
             known = self.collected.get(named.sender)
-            if known is not None and known.view == named.view and known[:7] != named[:7]:
+            if known is not None and known[1:3] == named[1:3] and known[:7] != named[:7]:
                 text = f"two signed VIEW-CHANGEs for view {named.view}"
                 self._core.accuse(named.sender, "two-view-changes", text, known, named)
 

@@ -96,7 +96,7 @@ class ActiveReplica:
         low = executed - executed % k
         q = self._group.quorums.strong
         unsealed: list[Checkpoint | ViewChange | NewView] = [
-            Checkpoint(self._me, 0, number - number % k + k, junk, 1, 1, b""),
+            Checkpoint(self._me, 0, number - number % k + k, junk, 1, 1, (), b""),
             ViewChange(self._me, 0, view + 1, low, ((low, junk),), (), ((low + 1, junk, view),), b""),
             NewView(self._me, 0, view + 1, tuple((i, junk) for i in range(q)), b"", ()),
         ]

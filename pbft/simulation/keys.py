@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from pbft.batch import AuthKind, ClientRequest, signature_body
+from pbft.batch import AuthKind, ClientRequest, Kind, signature_body
 from pbft.config import CLIENT_PRINCIPAL, Group, Tunables
 from pbft.crypto import AuthenticatorKey, check_authenticator
 from pbft.messages import Sealed
@@ -51,6 +51,9 @@ class SimulatedAuthentication:
     def request_is_authentic(self, request: ClientRequest) -> bool:
         """As `pbft.authentication`."""
         authenticator = request.authenticator
+        if request.kind is Kind.RECOVER:
+            body = signature_body(self._group.cluster, self._group.epoch, request.digest)
+            return authenticator == bytes([AuthKind.SEAL]) + signature(request.client, body, 160)
         if authenticator[:1] == bytes([AuthKind.MACS]) and self._group.tunables.signed_requests:
             return False
         if authenticator[:1] == bytes([AuthKind.MACS]):

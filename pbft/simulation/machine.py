@@ -60,6 +60,9 @@ class Observer(Protocol):
     def on_evidence(self, machine: Machine, evidence: Evidence) -> None:
         """The machine accuses somebody."""
 
+    def on_loss(self, machine: Machine) -> None:
+        """The machine's disk is gone."""
+
     def on_step(self, machine: Machine) -> None:
         """A sweep is over."""
 
@@ -108,6 +111,8 @@ class Machine:
         self.skew = 0.0
         self.pause_until = 0.0
         self.boots = 0
+        self.lost = False
+        """What the data directory says beside the log: the past is not known."""
         self.up = False
         self.state_on_disk = 0
         """Number of the newest state that was written to disk."""
@@ -156,6 +161,7 @@ class Machine:
             records,
             self.boots,
             self.executor.start(),
+            "its disk was lost" if self.lost else "",
         )
         ports = Ports(
             _LogPort(self, self._log),
@@ -167,6 +173,7 @@ class Machine:
             self._snapshots.get,
             self._prepare,
             self._install,
+            self._reborn,
         )
         self.host = Host(replica, SimulatedAuthentication(self.group, self.me), ports)
         self.world.note(f"{self.me}{self.twin} starts, boot {self.boots}, {len(records)} records")
@@ -185,6 +192,16 @@ class Machine:
         if self.is_correct:
             self._observer.on_crash(self)
         self.on_down(self.me)
+
+    def lose_disk(self) -> None:
+        """Power off, and the disk is gone."""
+        self.crash()
+        self.world.note(f"{self.me}{self.twin} loses its disk")
+        self.directory = SimulatedDirectory()
+        self.lost = True
+        self.state_on_disk = 0
+        if self.is_correct:
+            self._observer.on_loss(self)
 
     def pause(self, seconds: float) -> None:
         """The process stands still; what arrives waits."""
@@ -383,6 +400,16 @@ class Machine:
                 self._observer.on_installed(self, snapshot)
             self.host.installed(executor.start())
             self.host.checkpoint_durable(number)
+        self._flush()
+
+    def _reborn(self, incarnation: int) -> None:
+        self._soon(self._declare, self._random.random() * 0.01)
+
+    def _declare(self) -> None:
+        self.lost = False
+        self._set_time()
+        if self.host.declared():
+            self.world.note(f"{self.me}{self.twin} votes again, in incarnation {self.host.replica.core.incarnation}")
         self._flush()
 
     def _on_evidence(self, evidence: Evidence) -> None:

@@ -57,6 +57,9 @@ class Oracle:
     def on_crash(self, machine: Machine) -> None:
         """What was not durable is gone."""
 
+    def on_loss(self, machine: Machine) -> None:
+        """All that was durable is gone, too."""
+
     def on_send(self, machine: Machine, to: int, message: Message) -> None:
         """A message leaves."""
 
@@ -154,6 +157,11 @@ class DurableVotes(OnDisk):
             checkpoint = record.checkpoint[0]
             self._checkpoints.setdefault(machine.me, {})[checkpoint.number] = checkpoint.digest
 
+    def on_loss(self, machine: Machine) -> None:
+        """What was said stays said: what is voted in the next incarnation must not contradict it. Rule 1.7"""
+        for table in (self._accepted, self._prepared, self._checkpoints):
+            table.pop(machine.me, None)
+
     def on_send(self, machine: Machine, to: int, message: Message) -> None:
         """Is it on disk, and the same as ever?"""
         if isinstance(message, (PrePrepare, Prepare)):
@@ -200,6 +208,15 @@ class Views(OnDisk):
             return
         self._durable.setdefault(machine.me, {})[encode(message)] = True
 
+    def on_loss(self, machine: Machine) -> None:
+        """The next incarnation has left nothing, and begun nothing. Rule 1.7"""
+        me = machine.me
+        self._durable.pop(me, None)
+        self._newest.pop(me, None)
+        for table in (self._left, self._begun, self._entered):
+            for key in [key for key in table if key[0] == me]:
+                del table[key]
+
     def on_send(self, machine: Machine, to: int, message: Message) -> None:
         """Own signed messages, and votes."""
         me = machine.me
@@ -229,6 +246,11 @@ class DurableReplies(OnDisk):
         """Prepared here, or learned to be committed: now it is held."""
         if isinstance(record, (Prepared, Executing)):
             self._held.setdefault(record.number, {})[machine.me] = record.digest
+
+    def on_loss(self, machine: Machine) -> None:
+        """It holds nothing."""
+        for holders in self._held.values():
+            holders.pop(machine.me, None)
 
     def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
         """Who executes a batch has seen it committed: the votes of q replicas, each on its sender's disk."""
@@ -376,6 +398,11 @@ class All(Oracle):
         """To all."""
         for oracle in self.oracles:
             oracle.on_crash(machine)
+
+    def on_loss(self, machine: Machine) -> None:
+        """To all."""
+        for oracle in self.oracles:
+            oracle.on_loss(machine)
 
     def on_send(self, machine: Machine, to: int, message: Message) -> None:
         """To all."""

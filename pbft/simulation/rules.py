@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from pbft.batch import NULL_DIGEST, Batch
-from pbft.execution.results import Executed, Opened
+from pbft.execution.results import Executed, Opened, Recovered
 from pbft.messages import (
     Body,
     Committed,
@@ -36,6 +36,7 @@ from pbft.protocol.records import (
     Installed,
     Left,
     Prepared,
+    Reborn,
     Record,
     StableCertificate,
 )
@@ -58,6 +59,11 @@ RULES: Mapping[str, str] = {
     "restart": "1.5",
     "SUSPECT": "1.12",
     "killed between views": "1.5",
+    "disk lost": "1.7",
+    "RECOVER executed": "1.7 a",
+    "vote regained": "1.7",
+    "NULL fills up to a recovery point": "1.7 e",
+    "view void": "1.7 b",
     "floor: gap": "4 #6",
     "floor: share": "4 #6",
     "floor: fairness": "4 #7",
@@ -103,6 +109,7 @@ class Rules(Oracle):
         self.counts: Counter[str] = Counter()
         self._weak = weak
         self._blamed: dict[int, str] = {}
+        self._void: dict[tuple[int, int], bool] = {}
         self._known: dict[tuple[int, int], bool] = {}
         self._refused: dict[tuple[int, int], dict[tuple[int, str], int]] = {}
         self._demoted: dict[tuple[int, int], int] = {}
@@ -121,6 +128,8 @@ class Rules(Oracle):
                 self.counts["batch learned by COMMITTED"] += bool(encoded) and digest != NULL_DIGEST
             case StableCertificate():
                 self.counts["certificate"] += 1
+            case Reborn() if machine.host.replica.core.lost:
+                self.counts["vote regained"] += 1
             case Installed():
                 self.counts["state installed"] += 1
             case Left((message,)) if (machine.me, -message.view) not in self._known:
@@ -167,6 +176,10 @@ class Rules(Oracle):
     def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
         """Sessions; requests that the table answered although they were ordered."""
         opened = [change for change in done.changes if isinstance(change, Opened)]
+        self.counts["RECOVER executed"] += sum(isinstance(change, Recovered) for change in done.changes)
+        self.counts["NULL fills up to a recovery point"] += batch.is_null and bool(
+            machine.host.replica.core.members.contents()
+        )
         self.counts["session opened"] += len(opened)
         self.counts["session evicted"] += sum(change.evicted != 0 for change in opened)
         self.counts["answered without executing"] += len(done.results) > len(done.changes)
@@ -182,6 +195,10 @@ class Rules(Oracle):
         if blamed and blamed != self._blamed.get(me):
             self.counts[_FLOOR[blamed]] += 1
         self._blamed[me] = blamed
+        view = (me, replica.core.view)
+        if replica.core.is_void and view not in self._void:
+            self._void[view] = True
+            self.counts["view void"] += 1
         self._refused[me, machine.boots] = replica.core.refused
         self._demoted[me, machine.boots] = replica.requests.demotions
 

@@ -15,6 +15,7 @@ from pbft.simulation.bad_client import BadClient
 from pbft.simulation.keys import client_principal, group_of, signature
 from pbft.simulation.machine import Machine
 from pbft.simulation.network import Network
+from pbft.simulation.recovery_oracles import Incarnations
 from pbft.simulation.rules import Rules
 from pbft.simulation.scenario import Scenario
 from pbft.simulation.services import SERVICES
@@ -79,6 +80,8 @@ class Run:
         self.group = group_of(s.n, s.clients + 1, tunables)
         quorums = self.group.quorums
         self.faulty = s.all_faulty
+        missing = len(self.faulty) + (s.loser is not None)
+        """Disks that no oracle can count on."""
         self.rules = Rules(quorums.weak)
         self._observer = oracles.All(
             (
@@ -87,15 +90,16 @@ class Run:
                 oracles.DurableVotes(),
                 oracles.Views(),
                 NewViews(),
-                Prepares(quorums, len(self.faulty)),
+                Prepares(quorums, missing),
                 Testimony(),
                 Cuts(),
                 Replays(),
-                oracles.DurableReplies(quorums, len(self.faulty)),
+                oracles.DurableReplies(quorums, missing),
                 oracles.Certificates(self.group),
                 oracles.Bounds(),
                 oracles.Accusations(self.faulty),
                 Mirrors(),
+                Incarnations(),
                 self.rules,
             )
         )
@@ -230,6 +234,8 @@ class Run:
             at(client.restart)
         for _ in range(s.absences):
             self._send_away(random.choice(self.machines), end)
+        for _ in range(s.losses if s.loser is not None else 0):
+            at(self._lose)
         if s.ambushes:
             self._ambush(s.ambushes, START + end)
 
@@ -252,6 +258,14 @@ class Run:
         for machine in machines:
             if machine.up:
                 machine.crash()
+                self.world.after(self.world.faults.uniform(0.01, 0.5), lambda m=machine: self._start(m))  # type: ignore[misc]
+
+    def _lose(self) -> None:
+        """A disk is gone, and its machine comes back without."""
+        for machine in self.machines:
+            if machine.me == self.scenario.loser and machine.up:
+                self.rules.counts["disk lost"] += 1
+                machine.lose_disk()
                 self.world.after(self.world.faults.uniform(0.01, 0.5), lambda m=machine: self._start(m))  # type: ignore[misc]
 
     def _ambush(self, left: int, end: float) -> None:
@@ -308,6 +322,8 @@ class Run:
 
     def _is_finished(self) -> bool:
         if not all(client.is_done for client in self.clients):
+            return False
+        if any(m.up and m.host.replica.core.lost for m in self.correct):
             return False
         executed = [m.host.replica.delivery.executed if m.up else -1 for m in self.correct]
         return min(executed) == max(executed)

@@ -12,15 +12,18 @@ from pbft.simulation.network import Weather
 
 FAULTS = (
     *("weather", "crash", "stop", "partition", "pause", "skew", "alarm", "replica", "twin", "client"),
-    "restart-client",
+    *("restart-client", "loss"),
 )
 _LARGE = 0.06
+"""Share of the scenarios with ten replicas: each costs as much as several of the usual size."""
 _FORGETFUL = 0.15
 """Share of the scenarios in which little is retained."""
-"""Share of the scenarios with ten replicas: each costs as much as several of the usual size."""
+_LOSS = 0.15
+"""Share of the scenarios in which a disk is lost, where one more may be faulty."""
 
 _COUNTS = (
-    "crashes", "power_cuts", "partitions", "pauses", "skew", "false_alarms", "ambushes", "absences", "client_restarts",
+    "crashes", "power_cuts", "partitions", "pauses", "skew", "false_alarms", "ambushes", "absences", "losses",
+    "client_restarts",
 )  # fmt: skip
 
 
@@ -58,6 +61,8 @@ class Scenario:
     """How often a replica is killed while it is between two views; none by chance, by `--set ambushes=N` alone."""
     absences: int = 0
     """Replicas that are down for most of the time that faults last, and crash again after that."""
+    losses: int = 0
+    """How often one replica, which counts as one of those that may be faulty, loses its disk. Rule 1.7"""
     adversary: str = ""
     """Misbehaviours of the faulty replica, joined by "+"."""
     faulty: int = 0
@@ -104,12 +109,15 @@ class Scenario:
         n = n or (10 if Random(f"size {seed}").random() < _LARGE else usual)
         misbehaves = maybe("replica", 0.5)
         forgetful = Random(f"retained {seed}").random() < _FORGETFUL
+        losing = Random(f"loss {seed}")
+        losses = losing.choice((1, 1, 2, 3)) if losing.random() < _LOSS and "loss" in faults else 0
         first, other = _some_names(random), _some_names(random)
         second = random.choice(("", first, other)) if Quorums(n).f > 1 else ""
         return cls(
             seed=seed,
             retained=4096 if forgetful else 64 << 20,
             absences=int(forgetful and "crash" in faults),
+            losses=losses,
             app=app or random.choice(("counter", "counter", "kv")),
             n=n,
             clients=random.randint(1, 3),
@@ -160,6 +168,14 @@ class Scenario:
         """Replicas that no oracle holds to the rules."""
         first = {self.faulty % self.n: ""} if self.twin or self.stops else {}
         return tuple(first | self.misbehaving)
+
+    @property
+    def loser(self) -> int | None:
+        """Which replica loses its disk; None if none does, or if so many are faulty that none may."""
+        faulty = self.all_faulty
+        if not self.losses or len(faulty) >= Quorums(self.n).f:
+            return None
+        return next(i % self.n for i in range(self.faulty, self.faulty + self.n) if i % self.n not in faulty)
 
     @property
     def is_quiet(self) -> bool:

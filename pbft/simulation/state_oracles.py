@@ -23,6 +23,10 @@ class Replays(OnDisk):
         if isinstance(record, (Executing, Installed)):
             self._executing[machine.me] = max(self._executing.get(machine.me, 0), record.number)
 
+    def on_loss(self, machine: Machine) -> None:
+        """Its log tells nothing."""
+        self._executing.pop(machine.me, None)
+
     def on_step(self, machine: Machine) -> None:
         """Whatever boot this is."""
         executing, synced = machine.host.replica.core.log.executing, self._executing.get(machine.me, 0)
@@ -47,3 +51,5 @@ class Mirrors(Oracle):
             raise Violation(
                 "sessions", f"replica {machine.me} believes {replica.mirror.contents()} at {start.number}: {start}"
             )
+        if (believed := replica.core.members.contents()) != start.members:
+            raise Violation("incarnations", f"replica {machine.me} believes {believed} at {start.number}: {start}")

@@ -69,10 +69,17 @@ class Cuts(OnDisk):
         else:
             self._newest[machine.me, type(record).__name__] = position
 
+    def on_loss(self, machine: Machine) -> None:
+        """Nothing is left to be cut."""
+        self._numbered.pop(machine.me, None)
+        for key in [key for key in self._newest if key[0] == machine.me]:
+            del self._newest[key]
+
     def on_cut(self, machine: Machine, below: int) -> None:
         """Would anything be missed?"""
         me, log, numbered = machine.me, machine.host.replica.core.log, self._numbered.get(machine.me, {})
-        for kind in ("Boot", "Entered", "StableCertificate", *(() if log.is_active else ("Left",))):
+        kinds = ["Boot", "Entered", "StableCertificate", "Reborn", *(() if log.is_active else ("Left",))]
+        for kind in kinds + ["Lost", "Recovering"] * log.lost:
             if self._newest.get((me, kind), below) < below:
                 raise Violation("cut log", f"replica {me} cuts its newest {kind}")
         for p in [p for p in numbered if p < below]:
@@ -88,6 +95,11 @@ class Held(OnDisk):
         super().__init__()
         self.accepted: dict[int, dict[Place, bool]] = {}
         self.prepared: dict[int, dict[int, tuple[bytes, int]]] = {}
+
+    def on_loss(self, machine: Machine) -> None:
+        """Its disk is gone."""
+        self.accepted.pop(machine.me, None)
+        self.prepared.pop(machine.me, None)
 
     def on_synced(self, machine: Machine, position: int, record: Record) -> None:
         """It will be there after a crash."""

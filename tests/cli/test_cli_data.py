@@ -102,7 +102,7 @@ def test_a_checkpoint_is_hashed(cluster: ClusterConfig, capsys: pytest.CaptureFi
     assert main(words) == 1
     assert f"DAMAGED: checkpoint file {file.name}" in capsys.readouterr().out
     file.write_bytes(whole)
-    forged = tuple(Checkpoint(i, 0, 128, bytes(32), 1, 1, bytes(160)) for i in range(3))
+    forged = tuple(Checkpoint(i, 0, 128, bytes(32), 1, 1, (), bytes(160)) for i in range(3))
     with DataDirectory.open(folder, cluster=cluster.group.cluster, replica=0, token=None) as opened:
         wal, replay = opened.open_log()
         replay.finish()

@@ -291,7 +291,7 @@ def seeds() -> list[Play]:
     checkpoints = []
     for number in (2, 4):
         for i in (0, 2, 3):
-            bare = Checkpoint(i, 0, number, state_digest(number), 1, 5, bytes(160))
+            bare = Checkpoint(i, 0, number, state_digest(number), 1, 5, (), bytes(160))
             checkpoints.append(bare._replace(seal=seal(bare)))
     votes = [(c.sender, encode(c)) for c in checkpoints]
     digests = tuple(b.digest for b in batches)

@@ -80,7 +80,7 @@ def _node(config: ClusterConfig, me: int) -> Node:
         config.group,
         me,
         application_of(config),
-        signer(SigningIdentity(key, config.group.cluster, me, 0)),
+        lambda incarnation: signer(SigningIdentity(key, config.group.cluster, me, incarnation)),
         bytes([me]) * 16,
         data=config.data_directory(me),
         token=config.token_path(me),

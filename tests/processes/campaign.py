@@ -14,6 +14,7 @@ python tests/processes/campaign.py wide-area --minutes 10 --delay-ms 75 --loss 0
 python tests/processes/campaign.py fairness --rounds 5
 python tests/processes/campaign.py eviction-rates --rounds 5 --seconds 20
 python tests/processes/campaign.py bit-flips --rounds 10000
+python tests/processes/campaign.py lost-disks --rounds 10
 
 Each prints one JSON object; one that ends badly says why and exits with 1. `--set NAME=VALUE` changes a number of
 `[protocol]` in the cluster's file; without it the defaults hold.
@@ -35,6 +36,7 @@ from campaigns.common import Load, Row, cluster, free_ports, settle, start, tota
 from campaigns.crashes import backup_gone, kill_all
 from campaigns.distance import Refused, wide_area, wide_area_netem
 from campaigns.honest import honest, idle, no_quorum
+from campaigns.losses import lost_disks
 from campaigns.primaries import all_in_view_change, kill_primary, two_primaries
 from campaigns.rot import bit_flips
 from campaigns.strange import adversary, strangers
@@ -42,8 +44,8 @@ from campaigns.unfair import eviction_rates, fairness
 
 __all__ = [
     "Load", "Row", "adversary", "all_in_view_change", "backup_gone", "bit_flips", "cluster", "eviction_rates",
-    "fairness", "free_ports", "honest", "idle", "kill_all", "kill_primary", "no_quorum", "settle", "start",
-    "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
+    "fairness", "free_ports", "honest", "idle", "kill_all", "kill_primary", "lost_disks", "no_quorum", "settle",
+    "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
 ]  # fmt: skip
 
 
@@ -68,6 +70,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "wide-area": _wide_area,
     "fairness": lambda a: fairness(a.rounds or 3, a.callers or 8, **a.tunables),
     "bit-flips": lambda a: bit_flips(a.rounds or 200, a.seed),
+    "lost-disks": lambda a: lost_disks(a.rounds or 4, a.callers or 32, a.seed, **a.tunables),
     "eviction-rates": lambda a: eviction_rates(a.rounds or 3, a.seconds, a.callers or 32, a.busy, **a.tunables),
 }
 

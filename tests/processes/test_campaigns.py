@@ -87,6 +87,13 @@ def test_results_stay_right_under_a_misbehaving_primary(name: str) -> None:
     assert found["views"] >= 1 or name == "doubling-primary"
 
 
+@pytest.mark.scenario("B06")
+def test_a_lost_disk_is_survived_and_the_replica_votes_again() -> None:
+    """Under load and idle; what was acknowledged is there, and the new incarnation's vote counts."""
+    found = campaign.lost_disks(2, callers=8)
+    assert sum(found["incarnations"]) >= 2 and found["acknowledged"] <= found["counter"]
+
+
 def test_a_bit_that_flips_on_disk_is_noticed() -> None:
     """The replica knows what it knew, or says what is damaged; no start ends in a traceback."""
     found = campaign.bit_flips(60)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 
-from pbft.batch import Batch, ClientRequest, Kind, open_body, operations_body
+from pbft.batch import Batch, ClientRequest, Kind, open_body, operations_body, signature_body
 from pbft.config import CLIENT_PRINCIPAL, Group, Tunables
 from pbft.crypto import digest
-from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Result, SessionView
+from pbft.execution.members import Members
+from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Recovered, Result, SessionView
 from pbft.host import Host, Ports, restore
 from pbft.messages import Message, Reply, Request, Sealed, Suspect, decode, encode
 from pbft.protocol.effects import ALL, Evidence
 from pbft.protocol.replica import Replica
+from pbft.state import State
 
 ALICE = CLIENT_PRINCIPAL | 1
 BOB = CLIENT_PRINCIPAL | 2
@@ -38,6 +40,9 @@ class Authentic:
 
     def request_is_authentic(self, request: ClientRequest) -> bool:
         """`b"all"`, `b"\\x01"` (signed), or a list of the replicas for which the MAC is good."""
+        if request.kind is Kind.RECOVER:
+            body = signature_body(self._group.cluster, 0, request.digest)
+            return request.authenticator == b"\x02" + sealed(request.client, body)
         return request.authenticator in (b"all", b"\x01") or (
             request.authenticator[:1] == b"\x00" and self._me in request.authenticator[1:]
         )
@@ -54,8 +59,10 @@ def sealed(sender: int, body: bytes) -> bytes:
 class RecordingExecutor:
     """Executes nothing and remembers everything; one session is open from the start."""
 
-    def __init__(self, interval: int, session: int = 1 << 16) -> None:
-        self.interval, self.session = interval, session
+    def __init__(self, group: Group, session: int = 1 << 16) -> None:
+        self.group, self.session = group, session
+        self.interval = group.tunables.checkpoint_interval
+        self.members = Members(group, State())
         self.number, self.history, self.executed, self.state = 0, b"", [], b""
         self.counts: dict[int, int] = {}
         self.sessions: dict[int, tuple[int, int, set[int]]] = {}
@@ -63,11 +70,11 @@ class RecordingExecutor:
 
     def start(self) -> ExecutionStart:
         sessions = (SessionView(c, s, floor, tuple(done)) for s, (c, floor, done) in self.sessions.items())
-        return ExecutionStart(self.number, b"", tuple(self.counts.items()), tuple(sessions))
+        return ExecutionStart(self.number, b"", tuple(self.counts.items()), tuple(sessions), self.members.recovered())
 
     def back_at(self, number: int) -> RecordingExecutor:
         """Another one, which stands where this one stood after batch `number`."""
-        other = RecordingExecutor(self.interval, self.session)
+        other = RecordingExecutor(self.group, self.session)
         for n, batch in enumerate(self.executed[:number], 1):
             other.execute(n, batch)
         return other
@@ -77,11 +84,14 @@ class RecordingExecutor:
         self.number = number
         self.executed.append(batch)
         self.state = digest(b"state", self.state + batch.digest)
-        results, changes = [], []
+        results, changes = [], list[Opened | Done | Recovered]()
         for position, r in enumerate(batch.requests):
             result = b"result of " + r.digest
             results.append(Result(r.client, r.session, r.id, r.digest, r.replier, digest(b"result", result), result))
-            if r.kind is Kind.OPEN:
+            if r.kind is Kind.RECOVER:
+                if (recovered := self.members.recover(number, r)) is not None:
+                    changes.append(recovered)
+            elif r.kind is Kind.OPEN:
                 changes.append(Opened(r.client, number << 16 | position, r.floor + 1, 0))
                 self.counts[r.client] = r.floor + 1
                 self.sessions[number << 16 | position] = (r.client, 0, set())
@@ -128,9 +138,15 @@ class Member:
         """Microseconds by which its wall clock is ahead."""
         self.auto_sync = True
         self.hold_execution = False
+        self.hold_declaration = False
+        """It is not noted that it has recovered."""
+        self.lives = 0
+        """Disks that it has lost."""
         self.held: list[tuple[int, Batch]] = []
         self.evidence: list[Evidence] = []
-        self.executor = RecordingExecutor(cluster.group.tunables.checkpoint_interval)
+        self.lost = ""
+        """How its disk was lost, as its driver notes beside the log; empty once it is noted that it has recovered."""
+        self.executor = RecordingExecutor(cluster.group)
         self.boot()
 
     def boot(self, checkpoint: int = 0) -> None:
@@ -141,7 +157,14 @@ class Member:
         self.held.clear()
         records = [(p, r) for p, r in enumerate(self.log.records, 1) if p >= self.log.cut_below]
         replica = restore(
-            group, self.me, lambda body: sealed(self.me, body), b"secret", records, 1, self.executor.start()
+            group,
+            self.me,
+            lambda body: sealed(self.me, body),
+            b"secret %d" % self.lives,
+            records,
+            1,
+            self.executor.start(),
+            self.lost,
         )
         ports = Ports(
             self.log,
@@ -153,6 +176,7 @@ class Member:
             kept=lambda number: None,
             prepare=lambda: None,
             install=lambda fetched: None,
+            reborn=lambda incarnation: self._declare(),
         )
         self.host = Host(replica, Authentic(group, self.me), ports)
         self.host.set_time(self.cluster.now, self.cluster.wall + self.skew)
@@ -162,6 +186,18 @@ class Member:
         """Down, and what was not on disk is gone; `restart` brings it back."""
         self.down = True
         del self.log.records[self.log.durable_position :]
+
+    def _declare(self) -> None:
+        if not self.hold_declaration:
+            self.lost = ""
+            self.host.declared()
+
+    def lose(self) -> None:
+        """Its disk is gone; it starts on an empty one."""
+        self.down, self.lost, self.lives = False, "its disk is gone", self.lives + 1
+        self.log = HandLog()
+        self.executor = RecordingExecutor(self.cluster.group)
+        self.boot()
 
     def restart(self) -> None:
         """Down and up again."""

@@ -131,7 +131,7 @@ def test_a_status_of_one_that_slept_for_very_long_is_still_a_message() -> None:
     sleeper, number = c.members[3], 1024 * 129
     for peer in (0, 1, 2):
         sleeper.give(peer, Status(0, 0, number, number, 1, b"", b"", b""))
-    made = [Checkpoint(i, 0, number, b"s" * 32, 1, 1, b"") for i in range(3)]
+    made = [Checkpoint(i, 0, number, b"s" * 32, 1, 1, (), b"") for i in range(3)]
     stable = tuple(m._replace(seal=sealed(m.sender, m.signed_body(c.group.cluster, 0))) for m in made)
     sleeper.give(0, Stable(stable))
     sleeper.give(0, proposal(c, number + 1, c.request(authenticator=b"\x01")))

@@ -11,7 +11,7 @@ from pbft.protocol.records import StableCertificate, decode_record
 
 def signed(cluster: Cluster, sender: int, number: int, digest: bytes) -> Checkpoint:
     """A CHECKPOINT with a good seal."""
-    c = Checkpoint(sender, 0, number, digest, 1, 1, b"s" * 160)
+    c = Checkpoint(sender, 0, number, digest, 1, 1, (), b"s" * 160)
     return c._replace(seal=sealed(sender, c.signed_body(cluster.group.cluster, 0)))
 
 

@@ -38,7 +38,7 @@ TOP = (1 << 64) - 1
 
 def checkpoint(c: Cluster, sender: int, number: int, digest: bytes, forged: bool = False) -> Checkpoint:
     """A CHECKPOINT; the liar can seal its own only."""
-    unsigned = Checkpoint(sender, 0, number, digest, 1, 1, b"f" * 160)
+    unsigned = Checkpoint(sender, 0, number, digest, 1, 1, (), b"f" * 160)
     return unsigned if forged else unsigned._replace(seal=sealed(sender, unsigned.signed_body(c.group.cluster, 0)))
 
 

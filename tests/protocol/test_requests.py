@@ -29,7 +29,7 @@ from pbft.messages import (
 
 D = b"x" * 32
 STATUS = Cluster().primary.replica.retransmission.status()
-CHECKPOINT = Checkpoint(0, 0, 4, D, 1, 1, b"s" * 160)
+CHECKPOINT = Checkpoint(0, 0, 4, D, 1, 1, (), b"s" * 160)
 
 
 def proposal_of(c: Cluster, request: Request) -> PrePrepare:

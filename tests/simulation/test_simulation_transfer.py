@@ -57,3 +57,14 @@ def test_replicas_killed_between_views_lose_no_vote() -> None:
         assert outcome.kind == "", f"{outcome.oracle}: {outcome.text}"
         killed += Counter(outcome.rules)["killed between views"]
     assert killed >= 30
+
+
+@pytest.mark.scenario("B06", "H03")
+def test_disks_are_lost_and_nothing_that_was_said_is_contradicted() -> None:
+    """With everything else that can happen; and everybody votes again in the end."""
+    counts: Counter[str] = Counter()
+    for seed in range(8):
+        counts += play(replace(Scenario.draw(seed), losses=3, stops=False))[1]
+    assert (
+        counts["disk lost"] >= 6 and counts["vote regained"] >= 4 and counts["NULL fills up to a recovery point"] >= 20
+    )

@@ -10,13 +10,14 @@ from pbft.simulation.mutants.admission import ADMISSION
 from pbft.simulation.mutants.base import Mutant, applied
 from pbft.simulation.mutants.durability import DURABILITY
 from pbft.simulation.mutants.normal import NORMAL_CASE
+from pbft.simulation.mutants.recovery import RECOVERY
 from pbft.simulation.mutants.transfer import TRANSFER
 from pbft.simulation.mutants.views import VIEW_CHANGE
 from pbft.simulation.run import Outcome, simulate
 
 __all__ = ["MUTANTS", "Mutant", "applied", "hunt"]
 
-MUTANTS = (*NORMAL_CASE, *DURABILITY, *VIEW_CHANGE, *ADMISSION, *TRANSFER)
+MUTANTS = (*NORMAL_CASE, *DURABILITY, *VIEW_CHANGE, *ADMISSION, *TRANSFER, *RECOVERY)
 
 
 def hunt(mutant: Mutant, most: int, first: int = 1) -> tuple[int, Outcome | None]:

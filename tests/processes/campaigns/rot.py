@@ -9,6 +9,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ VICTIM = 1
 class Past:
     """What a replica knows when it starts."""
 
-    halted: bool
+    lost: bool
     promised: int
     executed: int
     last_position: int
@@ -44,7 +45,7 @@ def past(config: ClusterConfig, data: Path) -> Past:
         config.group,
         VICTIM,
         application_of(config),
-        lambda body: bytes(160),
+        lambda incarnation: lambda body: bytes(160),
         b"secret",
         data=data,
         token=None,
@@ -55,7 +56,7 @@ def past(config: ClusterConfig, data: Path) -> Past:
     try:
         log = started.replica.core.log
         return Past(
-            bool(started.replica.core.halted),
+            bool(started.replica.core.lost),
             log.promised,
             log.executing,
             started.log.durable_position,
@@ -74,8 +75,7 @@ def bit_flips(flips: int, seed: int = 1) -> Row:
     rng = random.Random(seed)
     small = {"durable_checkpoint_interval": 1, "durable_checkpoint_bytes": 1 << 18, "retained_log_bytes": 1 << 18}
     outcomes: dict[str, Counter[str]] = {}
-    logging.getLogger("pbft").setLevel(logging.CRITICAL)
-    with cluster(**small) as config, tempfile.TemporaryDirectory(prefix="pbft-rot-") as folder:
+    with _quiet(), cluster(**small) as config, tempfile.TemporaryDirectory(prefix="pbft-rot-") as folder:
         _live(config)
         kept, work = config.data_directory(VICTIM), Path(folder) / "data"
         whole = past(config, shutil.copytree(kept, work))
@@ -94,6 +94,18 @@ def bit_flips(flips: int, seed: int = 1) -> Row:
         "executed": whole.executed,
         "outcomes": {name: dict(counts) for name, counts in sorted(outcomes.items())},
     }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Each damage is logged; here it is counted."""
+    logger = logging.getLogger("pbft")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _live(config: ClusterConfig) -> None:
@@ -131,7 +143,7 @@ def _judge(config: ClusterConfig, work: Path, whole: Past) -> str:
     except StorageError as error:
         assert verified, error
         return "does not start, and says which file is damaged"
-    if found.halted:
+    if found.lost:
         assert verified
         return "does not vote, and says what is damaged"
     if found == whole:
