@@ -20,15 +20,16 @@ QUICK = 0.002
 
 RECURSION_LIMIT = 2000
 STACK_BYTES = 64 << 20
-_SNAPSHOTS_KEPT = 4
 
 
 class ExecutorThread:
     """One executor, one thread. All methods but the thread's own are called by the event loop's thread."""
 
-    def __init__(self, executor: Executor, checkpoint_interval: int, notify: Callable[[], None]) -> None:
-        """`notify` is called in the executor's thread when results wait to be collected."""
+    def __init__(self, executor: Executor, checkpoint_interval: int, notify: Callable[[], None], kept: int = 4) -> None:
+        """`notify` is called in the executor's thread when results wait to be collected. `kept`: so many of the newest
+        states are kept; that at h must be among them, however far a group goes on whose h stands still."""
         self._executor = executor
+        self._kept = kept
         self._interval = checkpoint_interval
         self._notify = notify
         self._jobs: SimpleQueue[tuple[int, Batch] | ClientRequest | None] = SimpleQueue()
@@ -129,5 +130,5 @@ class ExecutorThread:
 
     def _keep_snapshot(self, number: int) -> None:
         self._snapshots[number] = self._executor.snapshot()
-        while len(self._snapshots) > _SNAPSHOTS_KEPT:
+        while len(self._snapshots) > self._kept:
             del self._snapshots[min(self._snapshots)]

@@ -91,7 +91,8 @@ class Node:
         for client, old in started.replica.core.log.client_keys.items():
             for key_id, raw in old.items():
                 self._authentication.add_old_key(client, AuthenticatorKey(key_id, raw))
-        self._executor = ExecutorThread(started.executor, group.tunables.checkpoint_interval, self.wake)
+        interval, window = group.tunables.checkpoint_interval, group.tunables.log_window
+        self._executor = ExecutorThread(started.executor, interval, self.wake, max(4, window // interval + 2))
         self._routes: dict[tuple[int, int], Link] = {}
         self._reports = Reports(group, me, evidence)
         self._lag = [0.0, 0.0]

@@ -40,11 +40,14 @@ class StateInstaller:
         self._executor = executor
         self._store = store
         self._writing = writing
+        self._is_preparing = False
         self._jobs, self._todo = trio.open_memory_channel[Fetched | None](4)
 
     def prepare(self) -> None:
         """See `Ports.prepare`."""
-        self._jobs.send_nowait(None)
+        if not self._is_preparing:
+            self._is_preparing = True
+            self._jobs.send_nowait(None)
 
     def install(self, fetched: Fetched) -> None:
         """See `Ports.install`."""
@@ -55,7 +58,9 @@ class StateInstaller:
         async for job in self._todo:
             if job is None:
                 base = self._executor.newest_snapshot()
-                host.prepared(await trio.to_thread.run_sync(copies, base))
+                states = await trio.to_thread.run_sync(copies, base)
+                self._is_preparing = False
+                host.prepared(states)
             else:
                 await self._install(host, job)
             sweep()
@@ -64,7 +69,9 @@ class StateInstaller:
         number = fetched.number
         try:
             executor = await trio.to_thread.run_sync(self._make_executor, fetched)
-            await self._write(number, executor.snapshot())
+            if not await self._write(host, number, executor.snapshot()):
+                host.installed(None)  # it has caught up by other means, and may have a newer state on disk
+                return
         except OSError as error:
             log.error("replica %d: the state %d from others does not reach the disk: %s", self._me, number, error)
             host.installed(None)
@@ -85,8 +92,11 @@ class StateInstaller:
         if self._store is not None:
             host.checkpoint_durable(number)
 
-    async def _write(self, number: int, snapshot: ExecutionSnapshot) -> None:
+    async def _write(self, host: Host, number: int, snapshot: ExecutionSnapshot) -> bool:
         store = self._store
         if store is not None:
             async with self._writing:
+                if host.replica.delivery.executed >= number:
+                    return False
                 await trio.to_thread.run_sync(lambda: store.write(number, snapshot.meta(), snapshot.chunks()))
+        return True

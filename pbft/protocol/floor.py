@@ -106,7 +106,9 @@ class Floor:
         if waiting is None or waiting != self._passed_over[0]:
             self._passed_over = (waiting or b"", 0)
             return
-        long = self._suspicion.timeout * _FAIR_SECONDS
+        # A client may ask backups alone, and a backup passes on what it awaits within a STATUS interval: only from then
+        # on is it the primary's fault.
+        long = max(self._suspicion.timeout * _FAIR_SECONDS, 2 * core.tunables.status_interval / 1000)
         waited = self._suspicion.waited or 0.0
         if self._passed_over[1] > core.tunables.fairness_batches and waited > long:
             self._blame("a request is passed over")

@@ -86,10 +86,8 @@ class Ordering:
         self.next_number = max(core.log.last_chosen, core.log.low) + 1
         self._supplied.clear()
         self._open_chosen = sorted(n for n in core.log.chosen if n > core.log.low)
-        for number, slot in sorted(old.items()):
-            is_dropped = number > self._delivery.committed_through and core.log.chosen.get(number) != slot.digest
-            if is_dropped and slot.batch is not None:
-                self._requests.wait_again(slot.batch.requests)
+        kept = {n for n, slot in old.items() if slot.digest is not None and core.log.chosen.get(n) == slot.digest}
+        self._requests.view_begun(kept, self._delivery.committed_through)
 
     def accept_chosen(self) -> None:
         """Vote again on what the new view begins with: nothing but the body is asked for (rule 1.14). Batches already

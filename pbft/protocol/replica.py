@@ -101,6 +101,7 @@ class Replica:
         self.retransmission = Retransmission(
             self.core, self.requests, self.delivery, self.ordering, self.checkpoints, self.views
         )
+        self._wants_state = False
         self.recovery = Recovery(self.core, self.delivery, self.retransmission, secret)
 
     def start(self, position: int, boot: int, execution: ExecutionStart, lost: str = "") -> None:
@@ -160,8 +161,10 @@ class Replica:
             case Stable():
                 return self.checkpoints.on_stable(sender, message)
             case Committed():
-                self.retransmission.note_offer(message.first, len(message.digests))
-                return self.delivery.on_committed(sender, message)
+                refused = self.delivery.on_committed(sender, message)
+                if refused is None:
+                    self.retransmission.note_offer(message.first, len(message.digests))
+                return refused
             case Status():
                 return self.retransmission.on_status(sender, message)
             case Fetch():
@@ -279,9 +282,12 @@ class Replica:
     def state_wanted(self) -> tuple[int, bytes] | None:
         """(number, digest) of the certified state to get from others: what comes next here, too few of them retain."""
         log = self.core.log
-        if not log.certificate or log.low <= self.delivery.executed or not self.retransmission.needs_state:
+        if not log.certificate or log.low <= self.delivery.executed:
+            self._wants_state = False
             return None
-        return log.low, log.certificate[0].digest
+        # Once wanted it stays so until it is here: what others say in between must not throw away what has come.
+        self._wants_state = self._wants_state or self.retransmission.needs_state
+        return (log.low, log.certificate[0].digest) if self._wants_state else None
 
     def status(self) -> ReplicaStatus:
         """A frozen snapshot."""

@@ -28,6 +28,8 @@ _STATUS_PER_INTERVAL = 16
 _FETCH_REPLY_BYTES = 1 << 20
 _STATUS_BITS = 1 << 16
 """Numbers above the executed one that a STATUS tells of: one that slept long says so in pieces."""
+_STARVED = 8
+"""STATUS intervals without word from f+1 others of what comes next, after which a certified state is fetched."""
 _RELAY_PAUSE = 8
 """STATUS intervals between two copies of a VIEW-CHANGE that a peer cannot tell us it has."""
 
@@ -63,6 +65,8 @@ class Retransmission:
         self._offered_to = 0
         """Highest number that some COMMITTED named: executed up to here, more is asked for at once."""
         self._peers: dict[int, Status] = {}
+        self._fed_at = 0.0
+        """When this replica last stood at its own h or above, or f+1 vouched for what comes next here."""
 
     @property
     def interval(self) -> float:
@@ -74,6 +78,8 @@ class Retransmission:
     def on_tick(self) -> None:
         """Send STATUS when its time has come, or at once after something above the window was missed."""
         core = self._core
+        if core.log.low <= self._delivery.executed or self._delivery.behind:
+            self._fed_at = core.now
         if core.now >= self._next_interval:
             # On a schedule of its own: who makes this replica ask early all the time must not keep the budgets of the
             # others from being filled again.
@@ -199,7 +205,11 @@ class Retransmission:
         mine = self._delivery.executed
         ahead = [s for s in self._peers.values() if s.last_executed > mine]
         weak = self._core.quorums.weak
-        return len(ahead) >= weak and sum(s.first_retained <= mine + 1 for s in ahead) < weak
+        if len(ahead) < weak:
+            return False
+        if self._core.now - self._fed_at > _STARVED * self.interval:
+            return True  # whoever says that it retains what is needed does not say what it is
+        return sum(s.first_retained <= mine + 1 for s in ahead) < weak
 
     # ---- answering
 
