@@ -378,6 +378,9 @@ class Machine:
         self._soon(lambda: self.host.prepared(states), self._random.random() * 0.01)
 
     def _install(self, fetched: Fetched) -> None:
+        if self.host.replica.delivery.executed >= fetched.number:  # and it may have a newer state on disk
+            self._soon(lambda: self.host.installed(None))
+            return
         executor = built(self.group, self._application, fetched)
         snapshot, number = executor.snapshot(), fetched.number
         self._store.write(number, snapshot.meta(), snapshot.chunks())
