@@ -69,22 +69,21 @@ class KeyAuthentication:
         authenticator = request.authenticator
         if not authenticator:
             return False
-        if (request.kind is Kind.RECOVER) != (authenticator[0] == AuthKind.SEAL):
-            return False
+        is_recover = request.kind is Kind.RECOVER
         if authenticator[0] == AuthKind.MACS:
-            if self._robust or len(authenticator) != 1 + len(self._replicas) * AUTHENTICATOR_ENTRY_SIZE:
+            if self._robust or is_recover or len(authenticator) != 1 + len(self._replicas) * AUTHENTICATOR_ENTRY_SIZE:
                 return False
             client, now, ring = request.client, self.now, self._ring
             return check_authenticator(
                 authenticator[1:], self._me, request.digest, lambda key_id: ring.lookup(client, key_id, now)
             )
-        if request.kind is Kind.RECOVER:
-            size, known_sender = 1 + SEAL_SIZE, request.client < len(self._replicas)
+        if is_recover:
+            kind, size, is_member = AuthKind.SEAL, SEAL_SIZE, request.client < len(self._replicas)
         else:
-            size, known_sender = 1 + SIGNATURE_SIZE, request.client in self._clients
-        if authenticator[0] not in (AuthKind.SIGNATURE, AuthKind.SEAL) or not known_sender:
+            kind, size, is_member = AuthKind.SIGNATURE, SIGNATURE_SIZE, request.client in self._clients
+        if authenticator[0] != kind or not is_member:
             return False
-        if len(authenticator) != size:
+        if len(authenticator) != 1 + size:
             return False  # and not remembered: what is remembered is bounded by count, so each must be small
         known = self.verdict(request)
         if known is None and not self.defers:
@@ -98,12 +97,12 @@ class KeyAuthentication:
 
     def signature_verifies(self, request: ClientRequest) -> bool:
         """Whether the client, or the replica that recovers, signed the request. May be called in any thread."""
-        key = self._clients.get(request.client)
         body = signature_body(self._group.cluster, self._group.epoch, request.digest)
         if request.kind is Kind.RECOVER:
             replica, incarnation = request.client, request.floor
             identity, seal = self._replicas[replica], request.authenticator[1:]
             return verify_seal(identity, self._group.cluster, replica, incarnation, SEAL_DOMAIN, body, seal)
+        key = self._clients.get(request.client)
         return key is not None and key.verify(body, request.authenticator[1:])
 
     def remember(self, request: ClientRequest, verdict: bool) -> None:

@@ -58,7 +58,7 @@ class Ports:
     """Copy the newest state that is kept, or empty ones; the driver calls `Host.prepared`."""
     install: Callable[[Fetched], None]
     """Put a fetched state in the place of the executor's, once it is on disk; the driver calls `Host.installed`."""
-    reborn: Callable[[int], None]
+    reborn: Callable[[], None]
     """Note durably that the log holds all that binds this incarnation; the driver calls `Host.declared`."""
 
 
@@ -173,7 +173,7 @@ class Host:
         for evidence in effects.evidence:
             ports.evidence(evidence)
         if effects.reborn:
-            ports.reborn(effects.reborn)
+            ports.reborn()
         for sender, part in effects.transfer:
             self.transfer.on_message(sender, part)
         if (fetched := self.transfer.take_fetched()) is not None:

@@ -110,7 +110,7 @@ class Node:
             kept=self._executor.snapshot,
             prepare=lambda: self._installer.prepare(),
             install=lambda fetched: self._installer.install(fetched),
-            reborn=lambda incarnation: self._rebirth.set(),
+            reborn=lambda: self._rebirth.set(),
         )
         self._rebirth = trio.Event()
         """The log holds all that binds a new incarnation: it is to be noted in the data directory. Rule 1.7."""

@@ -26,7 +26,7 @@ from pbft.config import PROTOCOL_VERSION, Group
 from pbft.crypto.digests import digest
 from pbft.execution.members import Members
 from pbft.execution.operations import Operations, Tell
-from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Recovered, Result, SessionView
+from pbft.execution.results import Change, Done, Executed, ExecutionStart, Opened, Result, SessionView
 from pbft.execution.sessions import Session, Sessions
 from pbft.execution.snapshots import ExecutionSnapshot, SnapshotError, read_spaces
 from pbft.state import State
@@ -109,7 +109,7 @@ class Executor:
         if batch.time > self._time:  # a view change may bring back an older time; NULL carries none (rule 1.14)
             self._time = batch.time
         results: list[Result] = []
-        changes: list[Opened | Done | Recovered] = []
+        changes: list[Change] = []
         operation = 0
         for position, request in enumerate(batch.requests):
             if request.kind is Kind.OPEN:
@@ -125,15 +125,13 @@ class Executor:
         state_digest = b"" if number % self._interval else self.snapshot().digest
         return Executed(number, batch.digest, tuple(results), tuple(changes), state_digest)
 
-    def _recover(self, number: int, request: ClientRequest, changes: list[Opened | Done | Recovered]) -> bytes:
+    def _recover(self, number: int, request: ClientRequest, changes: list[Change]) -> bytes:
         change = self._members.recover(number, request)
         if change is not None:
             changes.append(change)
         return encode_answer(Answer.RECOVERED, self._members.incarnation(request.client))
 
-    def _open(
-        self, number: int, position: int, request: ClientRequest, changes: list[Opened | Done | Recovered]
-    ) -> bytes:
+    def _open(self, number: int, position: int, request: ClientRequest, changes: list[Change]) -> bytes:
         known = self._opening_answer(request)
         if known is not None:
             return known
@@ -147,7 +145,7 @@ class Executor:
         position: int,
         request: ClientRequest,
         seed: bytes,
-        changes: list[Opened | Done | Recovered],
+        changes: list[Change],
     ) -> bytes:
         client, request_id = request.client, request.id
         session = self._sessions.find(request.session, client)

@@ -46,13 +46,17 @@ class Recovered(NamedTuple):
     nonce: int
 
 
+Change = Opened | Done | Recovered
+"""What a batch changed that agreement has to know."""
+
+
 class Executed(NamedTuple):
     """One batch has executed. Agreement keeps its mirror of session windows from `changes` (DESIGN, door 3)."""
 
     number: int
     digest: bytes
     results: tuple[Result, ...]
-    changes: tuple[Opened | Done | Recovered, ...]
+    changes: tuple[Change, ...]
     state_digest: bytes
     """Digest of the whole replicated state at a multiple of K, else empty."""
 

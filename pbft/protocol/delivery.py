@@ -61,7 +61,6 @@ class Delivery:
         """The executor stands at `start`; what the log says was handed to it is handed to it again."""
         core = self._core
         self._mirror.load(start)
-        core.members.load(start.members)
         if 0 < core.log.executing < start.number:  # it ended between writing a state from others and saying so
             core.record(Installed(start.number))
         core.log.start_at(start.number)
@@ -74,7 +73,6 @@ class Delivery:
         core, number = self._core, start.number
         invariant(self.handed == self.executed < number, "installed above what has executed", number=number)
         self._mirror.load(start)
-        core.members.load(start.members)
         self._answers_rest_on = core.record(Installed(number))
         self.executed = self.handed = number
         self._ready = {n: batch for n, batch in self._ready.items() if n > number}
@@ -165,7 +163,6 @@ class Delivery:
         invariant(done.number == self.executed + 1, "batches execute in order", got=done.number, had=self.executed)
         self.executed = done.number
         self._mirror.update(done.changes)
-        core.members.update(done.changes)
         position = self._reply_positions.pop(done.number)
         self._answers_rest_on = max(self._answers_rest_on, position)
         self._reply(done.results, position)

@@ -15,7 +15,7 @@ The driver executes the fields of `Effects` in their order:
 7. `evidence`: what a correct replica never does; logged and kept.
 8. `transfer`: messages of state transfer, for whoever holds the state (`pbft.transfer`).
 9. `reborn`: note durably, outside the log, that the log holds all that binds this incarnation, then call
-   `Replica.on_declared` (0: nothing to note). It may come again until then.
+   `Replica.on_declared`. It may be asked for again until then.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Effects:
     cut: int = 0
     evidence: list[Evidence] = field(default_factory=list)
     transfer: list[tuple[int, Transfer]] = field(default_factory=list)
-    reborn: int = 0
+    reborn: bool = False
 
 
 def rests_on_nothing(message: Message) -> bool:

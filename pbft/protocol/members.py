@@ -24,11 +24,9 @@ class Members:
         """Begin from the executor's state."""
         self._now = {entry.replica: entry for entry in members}
 
-    def update(self, changes: tuple[object, ...]) -> bool:
-        """A batch has executed; whether somebody has a new incarnation."""
-        recovered = [change for change in changes if isinstance(change, Recovered)]
-        self._now |= {change.replica: change for change in recovered}
-        return bool(recovered)
+    def update(self, change: Recovered) -> None:
+        """A RECOVER has executed."""
+        self._now[change.replica] = change
 
     def contents(self) -> tuple[Recovered, ...]:
         """What `load` would be given now."""

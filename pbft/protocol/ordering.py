@@ -87,7 +87,7 @@ class Ordering:
         self._supplied.clear()
         self._open_chosen = sorted(n for n in core.log.chosen if n > core.log.low)
         kept = {n for n, slot in old.items() if slot.digest is not None and core.log.chosen.get(n) == slot.digest}
-        self._requests.view_begun(kept, self._delivery.committed_through)
+        self._requests.view_begun(kept, self._delivery.committed_through, self._delivery.executed)
 
     def accept_chosen(self) -> None:
         """Vote again on what the new view begins with: nothing but the body is asked for (rule 1.14). Batches already

@@ -82,7 +82,7 @@ class Recovery:
     def on_durable(self, durable: int) -> None:
         """The new incarnation is on disk: the driver notes that the past is known again, and then says so."""
         if self._reborn_at and self._reborn_at <= durable:
-            self._core.effects.reborn = self._core.log.incarnation
+            self._core.effects.reborn = True
 
     def on_declared(self) -> bool:
         """It is noted that all that binds this incarnation is in the log: from now on this replica votes. False if that
@@ -99,15 +99,15 @@ class Recovery:
     def on_tick(self) -> None:
         """Sign RECOVER, and repeat it until it has executed."""
         core = self._core
-        if not core.lost or self._reborn_at or core.now < self._next:
+        if not core.lost or self._reborn_at or self._is_executed or core.now < self._next:
             return
         mine, signed = core.members.incarnation(core.me), core.log.recovering
-        if signed is None or (signed[0] < mine and not self._is_executed):
+        if signed is None or signed[0] < mine:
             if self._retransmission.lags or self._delivery.executed < core.members.point(core.me):
                 return
             nonce = digest(b"recover", self._secret + core.boot.to_bytes(8, "big") + mine.to_bytes(8, "big"))[:8]
             self._rests_on = core.record(Recovering(mine, int.from_bytes(nonce, "big")))
-        elif not self._is_executed and self._rests_on <= core.outbox.durable:
+        elif self._rests_on <= core.outbox.durable:
             self._next = core.now + _REPEAT
             core.send(ALL, self._request(*signed))
 

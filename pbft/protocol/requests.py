@@ -7,7 +7,7 @@ no longer. Only this file writes the queue and the demotions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from pbft.batch import ClientRequest
 from pbft.messages import Nack, Refusal
@@ -45,8 +45,6 @@ class Requests:
         signed and verified here."""
         self._verified: dict[bytes, bytes] = {}
         """Digest -> authenticator with which the request verified here, the signature if both did; the newest ones."""
-        self._executed = 0
-        """As far as this file was told; it may lag behind for a moment."""
         self._doubtful: list[ClientRequest] = []
         self._in_full: set[bytes] = set()
         self._forwards: dict[bytes, set[int]] = {}
@@ -250,7 +248,6 @@ class Requests:
     def review(self, executed: int) -> None:
         """At each STATUS interval: what the executed state answers by now is answered and awaited no longer, else one
         client's dead request makes every replica suspect every primary; what was undecided may be fresh (rule 1.15)."""
-        self._executed = executed
         for request in self.queue.requests():
             verdict = self._mirror.judge(request, executed)
             if verdict is Verdict.ANSWERED:
@@ -258,14 +255,14 @@ class Requests:
             elif verdict is Verdict.FRESH and request.is_signed and self._verified.get(request.digest):
                 self._begin_wait(request)
 
-    def wait_again(self, requests: tuple[ClientRequest, ...]) -> None:
+    def wait_again(self, requests: Iterable[ClientRequest], executed: int) -> None:
         """A batch that was pre-prepared in an old view is not among those that the new one begins with. The copy that
         verified here waits again, not the one in the batch: a faulty primary may have spoiled the authenticator of that
         one, so that nobody could ever order it. What never verified here is looked at first."""
         again: set[int] = set()
         for request in requests:
             self.in_flight.pop(request.digest, None)
-            if self._mirror.judge(request, self._executed) is Verdict.UNDECIDED:
+            if self._mirror.judge(request, executed) is Verdict.UNDECIDED:
                 # It may never be decided, and who awaited it would suspect every primary; its client sends it again.
                 self._end_wait(request.client, request.digest)
                 continue
@@ -308,24 +305,22 @@ class Requests:
     def passed(self, number: int) -> None:
         """`number` has executed. If that was another batch than the one accepted here, in a view that this replica left
         alone, the requests in the latter wait again."""
-        self._executed = max(self._executed, number)
-        self._release(number)
+        self._release(number, number)
 
-    def _release(self, number: int) -> None:
+    def _release(self, number: int, executed: int) -> None:
         lost = [r for r in self._batches.pop(number, ()) if self.in_flight.get(r.digest) == number]
-        self.wait_again(tuple(lost))
+        self.wait_again(lost, executed)
 
-    def view_begun(self, kept: Collection[int], committed_through: int) -> None:
+    def view_begun(self, kept: Collection[int], committed_through: int, executed: int) -> None:
         """Of what was accepted in all views before, only what this one begins with (`kept`) is in flight still: else a
         faulty primary's proposals that never prepare keep their clients' requests from being ordered, in every view."""
         for n in sorted(n for n in self._batches if n > committed_through and n not in kept):
-            self._release(n)
+            self._release(n, executed)
 
     def passed_through(self, number: int) -> None:
         """A state from others holds all up to `number`: its table says whether what was accepted there has executed."""
-        self._executed = max(self._executed, number)
         for n in [n for n in self._batches if n <= number]:
-            self._release(n)
+            self._release(n, number)
 
     def knows(self, request: ClientRequest) -> bool:
         """Whether this very request was verified here before (2.4 b)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 
 from pbft.batch import ClientRequest, Kind
-from pbft.execution.results import Done, ExecutionStart, Opened, Recovered, SessionView
+from pbft.execution.results import Change, ExecutionStart, Opened, Recovered, SessionView
 from pbft.protocol.members import Members
 
 
@@ -32,7 +32,7 @@ class _Window:
 
 
 class SessionMirror:
-    """Floors and done ids of the live sessions, open counts of the clients."""
+    """Floors and done ids of the live sessions, open counts of the clients; hands on to `members` what is theirs."""
 
     def __init__(self, session_window: int, members: Members) -> None:
         self._session_window = session_window
@@ -42,6 +42,7 @@ class SessionMirror:
 
     def load(self, start: ExecutionStart) -> None:
         """Begin from the executor's table at start."""
+        self._members.load(start.members)
         self._counts = dict(start.counts)
         self._sessions = {s.session: _Window(s.client, s.floor, set(s.done)) for s in start.sessions}
 
@@ -50,10 +51,11 @@ class SessionMirror:
         views = (SessionView(w.client, number, w.floor, tuple(sorted(w.done))) for number, w in self._sessions.items())
         return tuple(sorted(self._counts.items())), tuple(sorted(views))
 
-    def update(self, changes: tuple[Opened | Done | Recovered, ...]) -> None:
+    def update(self, changes: tuple[Change, ...]) -> None:
         """A batch has executed."""
         for change in changes:
             if isinstance(change, Recovered):
+                self._members.update(change)
                 continue
             if isinstance(change, Opened):
                 self._counts[change.client] = change.opens

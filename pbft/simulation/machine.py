@@ -405,7 +405,7 @@ class Machine:
             self.host.checkpoint_durable(number)
         self._flush()
 
-    def _reborn(self, incarnation: int) -> None:
+    def _reborn(self) -> None:
         self._soon(self._declare, self._random.random() * 0.01)
 
     def _declare(self) -> None:

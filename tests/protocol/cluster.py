@@ -9,7 +9,7 @@ from pbft.batch import Batch, ClientRequest, Kind, open_body, operations_body, s
 from pbft.config import CLIENT_PRINCIPAL, Group, Tunables
 from pbft.crypto import digest
 from pbft.execution.members import Members
-from pbft.execution.results import Done, Executed, ExecutionStart, Opened, Recovered, Result, SessionView
+from pbft.execution.results import Change, Done, Executed, ExecutionStart, Opened, Result, SessionView
 from pbft.host import Host, Ports, restore
 from pbft.messages import Message, Reply, Request, Sealed, Suspect, decode, encode
 from pbft.protocol.effects import ALL, Evidence
@@ -84,7 +84,7 @@ class RecordingExecutor:
         self.number = number
         self.executed.append(batch)
         self.state = digest(b"state", self.state + batch.digest)
-        results, changes = [], list[Opened | Done | Recovered]()
+        results, changes = [], list[Change]()
         for position, r in enumerate(batch.requests):
             result = b"result of " + r.digest
             results.append(Result(r.client, r.session, r.id, r.digest, r.replier, digest(b"result", result), result))
@@ -176,7 +176,7 @@ class Member:
             kept=lambda number: None,
             prepare=lambda: None,
             install=lambda fetched: None,
-            reborn=lambda incarnation: self._declare(),
+            reborn=self._declare,
         )
         self.host = Host(replica, Authentic(group, self.me), ports)
         self.host.set_time(self.cluster.now, self.cluster.wall + self.skew)

@@ -390,7 +390,7 @@ def test_a_client_cannot_do_the_same_to_each_primary_in_turn() -> None:
     assert next_primary.oldest_awaited(1) is None  # and it is not what a view timer runs for
     signed = ClientRequest(*c.request(authenticator=b"\x01"))
     next_primary.note_verified(signed)
-    next_primary.wait_again((signed,))
+    next_primary.wait_again((signed,), 1)
     assert next_primary.oldest_awaited(1) == signed.digest
     assert next_primary.next_batch(1) == [signed]
 

@@ -168,7 +168,7 @@ def test_a_request_that_waits_again_has_waited_since_it_came() -> None:
     batch = (ClientRequest(*first),)
     requests.ordered(9, batch)
     assert requests.oldest_unproposed == ClientRequest(*second).digest
-    requests.wait_again(batch)
+    requests.wait_again(batch, 1)
     assert requests.oldest_unproposed == requests.oldest_awaited(0) == batch[0].digest
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 
 import trio
 
-from campaigns.common import Load, Row, calm, cluster, look, progress, serves, settle, start, total
-from campaigns.primaries import milliseconds
+from campaigns.common import Load, Row, cluster, look, progress, settle, start, total
+from campaigns.primaries import milliseconds, vote_counts
 from pbft.cli.children import Children
 from pbft.config_file import ClusterConfig
 
@@ -26,17 +24,6 @@ async def recovered(config: ClusterConfig, replica: int, seconds: float = BACK_W
             if row["reachable"] and not row["recovering"] and row["incarnation"]:
                 return trio.current_time() - begun
             await trio.sleep(0.05)
-
-
-async def _its_vote_counts(config: ClusterConfig, children: Children, replica: int) -> None:
-    """With another one standing still nothing is ordered without the vote of `replica`."""
-    primary, _ = await calm(config)
-    other = next(i for i in range(len(config.replicas)) if i not in (primary, replica))
-    os.kill(children.pid(other), signal.SIGSTOP)
-    try:
-        await serves(config, 30.0)
-    finally:
-        os.kill(children.pid(other), signal.SIGCONT)
 
 
 def lost_disks(rounds: int, callers: int = 32, seed: int = 1, **tunables: int) -> Row:
@@ -71,7 +58,7 @@ def lost_disks(rounds: int, callers: int = 32, seed: int = 1, **tunables: int) -
             if idle:
                 victim = await lose(children, config)
                 back[True].append(await recovered(config, victim))
-            await _its_vote_counts(config, children, victim)
+            await vote_counts(config, children, victim)
         rows = await settle(config)
         counted = await total(config)
         load.check(counted)

@@ -26,7 +26,7 @@ def milliseconds(seconds: list[float]) -> Row:
     return {"median": round(statistics.median(seconds) * 1000), "max": round(max(seconds) * 1000)}
 
 
-async def _vote_counts(config: ClusterConfig, children: Children, replica: int) -> None:
+async def vote_counts(config: ClusterConfig, children: Children, replica: int) -> None:
     """With another backup standing still nothing is ordered without the vote of `replica`: one operation proves it."""
     primary, _ = await calm(config)
     other = next(i for i in range(len(config.replicas)) if i not in (primary, replica))
@@ -78,7 +78,7 @@ class KillPrimary:
     async def _back(self, victim: int, how: str) -> None:
         self._children.start(victim)
         self.back[how].append(await voting(self._config, victim, BACK_WITHIN))
-        await _vote_counts(self._config, self._children, victim)
+        await vote_counts(self._config, self._children, victim)
 
 
 def kill_primary(rounds: int, callers: int = 64, seed: int = 1, **tunables: int) -> Row:
