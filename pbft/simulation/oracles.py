@@ -106,9 +106,12 @@ class Agreement(Oracle):
     def __init__(self) -> None:
         self._batches: dict[int, bytes] = {}
         self._states: dict[int, bytes] = {}
+        self.executed = 0
+        """Highest number that a correct replica ever executed: in the end all do, whoever has crashed since."""
 
     def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
         """Compare with whoever was first."""
+        self.executed = max(self.executed, done.number)
         if self._batches.setdefault(done.number, batch.digest) != batch.digest:
             raise Violation("agreement", f"replica {machine.me} executes another batch at {done.number}")
         if done.state_digest and self._states.setdefault(done.number, done.state_digest) != done.state_digest:

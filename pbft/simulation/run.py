@@ -83,9 +83,10 @@ class Run:
         missing = len(self.faulty) + (s.loser is not None)
         """Disks that no oracle can count on."""
         self.rules = Rules(quorums.weak)
+        self._agreement = oracles.Agreement()
         self._observer = oracles.All(
             (
-                oracles.Agreement(),
+                self._agreement,
                 oracles.Validity(),
                 oracles.DurableVotes(),
                 oracles.Views(),
@@ -326,7 +327,7 @@ class Run:
         if any(m.up and m.host.replica.core.lost for m in self.correct):
             return False
         executed = [m.host.replica.delivery.executed if m.up else -1 for m in self.correct]
-        return min(executed) == max(executed)
+        return min(executed) == max(executed) >= self._agreement.executed
 
     def _is_settled(self) -> bool:
         """Whether nobody awaits a request: who awaits a dead one suspects every primary. Rule 1.15"""
