@@ -1,6 +1,6 @@
 """State transfer between replicas, both sides: who is asked for which piece, and who is served how much. Rule 2.9.
 
-A replica that is further behind than what the others retain fetches a state whose digest q replicas signed. Every piece
+A replica that is further behind than what the others retain fetches a state for whose digest others vouch. Every piece
 is checked by `pbft.state.Patch` before it is kept, so sources need not be believed: one that lies is asked no more, one
 that is slow or silent is passed over, one that does not keep the state (any more) says so. When nobody keeps it now,
 a newer certified state becomes the target, and what holds already is not fetched again.
@@ -178,7 +178,7 @@ class StateTransfer:
             self._on_piece(sender, Want(*message.want), message.data)
 
     def on_tick(self, now: float, target: tuple[int, bytes] | None) -> None:
-        """Time has passed; `target`: (number, digest) of the newest certified state, if this replica needs one."""
+        """Time has passed; `target`: (number, digest) of the newest vouched state, if this replica needs one."""
         self._now = now
         self.source.on_tick(now)
         if self._is_installing:

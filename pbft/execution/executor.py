@@ -226,8 +226,9 @@ class Executor:
         views = tuple(
             SessionView(s.client, s.number, s.floor, tuple(sorted({*s.results, *s.forgotten}))) for s in self._sessions
         )
+        state_digest = self.snapshot().digest if self.last_executed else b""
         return ExecutionStart(
-            self.last_executed, self.history, self._sessions.counts(), views, self._members.recovered()
+            self.last_executed, self.history, self._sessions.counts(), views, self._members.recovered(), state_digest
         )
 
     def snapshot(self) -> ExecutionSnapshot:

@@ -80,3 +80,5 @@ class ExecutionStart(NamedTuple):
     sessions: tuple[SessionView, ...]
     members: tuple[Recovered, ...] = ()
     """The last recovery of each replica that ever recovered."""
+    state_digest: bytes = b""
+    """What a CHECKPOINT of this state signs; empty at the very beginning."""

@@ -47,6 +47,7 @@ MISBEHAVIOURS: dict[str, type[Misbehaviour]] = {
         view_changes.ForgetfulViewChange,
         view_changes.FallingSilent,
         view_changes.FalseTestimony,
+        view_changes.LoneCheckpoint,
         view_changes.TwoViewChanges,
         view_changes.HighViews,
         view_changes.Suspecting,

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from pbft.batch import NULL_DIGEST, Batch
-from pbft.messages import Message, NewView, PrePrepare, Status, Suspect, ViewChange
+from pbft.messages import (
+    Body,
+    Checkpoint,
+    Commit,
+    Committed,
+    Message,
+    NewView,
+    PrePrepare,
+    Stable,
+    StatePiece,
+    StateRoots,
+    Status,
+    Suspect,
+    ViewChange,
+)
 from pbft.misbehaviour.base import (
     GENESIS_DIGEST,
     Captive,
@@ -207,6 +221,30 @@ class FalseTestimony(Testifying):
         if low == message.low:
             return bent
         return bent._replace(prepared=(), preprepared=())
+
+
+class LoneCheckpoint(Testifying):
+    """Lets one other replica alone reach a checkpoint, testifies to that state and helps nobody to it."""
+
+    name = "lone-checkpoint"
+    _unhelpful = (Committed, Checkpoint, Stable, Status, Body, StateRoots, StatePiece)
+
+    def __init__(self, captive: Captive) -> None:
+        super().__init__(captive)
+        self._friend, self._left_out = self.random.sample(captive.backups(), 2)
+
+    def bent(self, message: ViewChange) -> ViewChange:
+        """Nothing but the states: so small that every primary takes it."""
+        return message._replace(prepared=(), preprepared=())
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """With its COMMIT the friend alone has q of them."""
+        if isinstance(message, self._unhelpful):
+            return []
+        if isinstance(message, (PrePrepare, Commit)) and message.number % self.group.tunables.checkpoint_interval == 0:
+            helped = to != self._left_out if isinstance(message, PrePrepare) else to == self._friend
+            return [Sent(to, message)] if helped else []
+        return super().outgoing(to, message)
 
 
 class TwoViewChanges(ForgedPrepared):

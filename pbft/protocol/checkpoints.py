@@ -60,8 +60,8 @@ class Checkpoints:
     # ---- own
 
     def on_executed(self, number: int, state_digest: bytes) -> None:
-        """State `number` was computed here: sign its CHECKPOINT, at most one digest per number (rule 1.4), unless h has
-        passed it. It rests on the record that `number` executes (rule 1.6)."""
+        """State `number` was computed here, or is on disk here: sign its CHECKPOINT, at most one digest per number
+        (rule 1.4), unless h has passed it. It rests on the record that `number` executes (rule 1.6)."""
         core = self._core
         if number in self._own:
             if self._own[number] != state_digest:
@@ -104,8 +104,11 @@ class Checkpoints:
 
     def on_state_durable(self, number: int) -> None:
         """State `number` is on disk with its certificate: write again, above the cut, everything small that still
-        binds; the log below goes when that is synced (rule 1.6)."""
+        binds; the log below goes when that is synced (rule 1.6). One that came from others and is not stable lets
+        nothing go: what was prepared between h and it must still be told in a VIEW-CHANGE."""
         core = self._core
+        if number > core.log.low:
+            return
         core.log.begin_rewrite()
         core.record(Boot(core.boot))
         if core.log.incarnation:

@@ -107,6 +107,8 @@ class Log:
         """n -> d that v begins with. Rule 2.6."""
         self.last_chosen = 0
         """In v, fresh proposals lie above it."""
+        self.base = GENESIS
+        """(n, d) of the state that v begins from. f+1 replicas vouch for it, perhaps no q: it may lie above h."""
         self.boot = 0
         self.incarnation = 0
         """The one in which this replica votes, or last did as far as it knows."""
@@ -222,12 +224,13 @@ class Log:
         if message.view > self.view:
             self._begin(message.view)
         self.new_view, self.chosen, self.last_chosen = message, dict(decision.chosen), decision.last
+        self.base = decision.low, decision.state
 
     def _begin(self, view: int) -> None:
         self.view = view
         self.promised = max(self.promised, view)
         self.slots.clear()
-        self.new_view, self.chosen, self.last_chosen = None, {}, 0
+        self.new_view, self.chosen, self.last_chosen, self.base = None, {}, 0, GENESIS
 
     def _lose(self) -> None:
         """Nothing here testifies to a vote any more. What was executed, and what others signed, is true still."""
@@ -284,6 +287,13 @@ class Log:
         return tuple(sorted(c.items())), tuple(p), tuple(q)
 
     # ---- the window
+
+    @property
+    def vouched(self) -> tuple[int, bytes]:
+        """(n, d) of the newest state that is known to be right: signed by q at h, or the one that v begins from."""
+        if self.base[0] > self.low or not self.certificate:
+            return self.base
+        return self.low, self.certificate[0].digest
 
     @property
     def high(self) -> int:

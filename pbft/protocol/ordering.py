@@ -140,6 +140,27 @@ class Ordering:
             if log.low < n <= log.high and n not in self._supplied and log.find(n, log.chosen[n]) is None
         ]
 
+    def untold(self) -> list[tuple[int, bytes]]:
+        """(number, digest) of fresh proposals that f+1 backups prepared and that never came here: one of those backups
+        is correct and has the PRE-PREPARE, so the primary voted for it. A primary that leaves out f of the others, and
+        says COMMIT to one alone, would else let that one execute, and those who wait for it never: on an idle group
+        nobody complains."""
+        core = self._core
+        if not core.may_vote or core.is_primary:
+            return []
+        found: list[tuple[int, bytes]] = []
+        for number, slot in core.log.slots.items():
+            if slot.digest is None and slot.held is None and max(core.log.last_chosen, self._delivery.handed) < number:
+                digest = slot.prepares.besides(core.primary).reached(core.quorums.weak)
+                if digest is not None:
+                    found.append((number, digest))
+        return found
+
+    def tell(self, number: int, batch: Batch) -> None:
+        """The body of one of `untold`: as good as its PRE-PREPARE."""
+        message = PrePrepare(self._core.view, number, batch.digest, batch.encoded)
+        self.on_pre_prepare(self._core.primary, message, batch, ())
+
     def _contradicts(self, number: int, digest: bytes) -> bool:
         """Defence in depth (rule 1.7 b): a correct replica is never asked to vote for another digest than the one that
         it executed; if it is, it refuses, says so, and suspects."""

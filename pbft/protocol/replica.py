@@ -116,8 +116,15 @@ class Replica:
         self.recovery.start(lost)
         self.checkpoints.start()
         self.delivery.start(execution)
+        self._sign_loaded(execution)
         self.ordering.start()
         self.views.start()
+
+    def _sign_loaded(self, start: ExecutionStart) -> None:
+        """A state that came from others because a view began from it, and that no q have signed: one of them must be
+        this replica, also if it ended before it did."""
+        if start.number > self.core.log.low:
+            self.checkpoints.on_executed(start.number, start.state_digest)
 
     # ---- events
 
@@ -212,6 +219,7 @@ class Replica:
     def on_installed(self, start: ExecutionStart) -> None:
         """The executor stands at a state that came from others; it is on disk. Rule 2.9."""
         self.delivery.install(start)
+        self._sign_loaded(start)
         self.views.forget_ended()
         self.retransmission.on_progress()
         self.suspicion.on_catching_up()
@@ -280,14 +288,14 @@ class Replica:
 
     @property
     def state_wanted(self) -> tuple[int, bytes] | None:
-        """(number, digest) of the certified state to get from others: what comes next here, too few of them retain."""
-        log = self.core.log
-        if not log.certificate or log.low <= self.delivery.executed:
+        """(number, digest) of the state to get from others: what comes next here, too few of them retain."""
+        vouched = self.core.log.vouched
+        if vouched[0] <= self.delivery.executed:
             self._wants_state = False
             return None
         # Once wanted it stays so until it is here: what others say in between must not throw away what has come.
         self._wants_state = self._wants_state or self.retransmission.needs_state
-        return (log.low, log.certificate[0].digest) if self._wants_state else None
+        return vouched if self._wants_state else None
 
     def status(self) -> ReplicaStatus:
         """A frozen snapshot."""

@@ -62,11 +62,13 @@ class Retransmission:
         """(peer, origin) -> (view, when) of the last VIEW-CHANGE of `origin` that went to `peer` from here."""
         self._asked: dict[int, tuple[float, int]] = {}
         """Number -> (when its body was asked for, how many times)."""
+        self._untold: set[tuple[int, bytes]] = set()
+        """What `Ordering.untold` said an interval ago."""
         self._offered_to = 0
         """Highest number that some COMMITTED named: executed up to here, more is asked for at once."""
         self._peers: dict[int, Status] = {}
-        self._fed_at = 0.0
-        """When this replica last stood at its own h or above, or f+1 vouched for what comes next here."""
+        self._fed_at: float | None = None
+        """When this replica last stood at the newest vouched state, or f+1 vouched for what comes next here."""
 
     @property
     def interval(self) -> float:
@@ -78,7 +80,7 @@ class Retransmission:
     def on_tick(self) -> None:
         """Send STATUS when its time has come, or at once after something above the window was missed."""
         core = self._core
-        if core.log.low <= self._delivery.executed or self._delivery.behind:
+        if core.log.vouched[0] <= self._delivery.executed or self._delivery.behind or self._fed_at is None:
             self._fed_at = core.now
         if core.now >= self._next_interval:
             # On a schedule of its own: who makes this replica ask early all the time must not keep the budgets of the
@@ -94,6 +96,7 @@ class Retransmission:
         if core.now < self._next_status - self.interval * 0.5:
             return  # never much more often than the interval, whatever others send
         self._next_status = core.now + self.interval
+        self._fetch_untold()
         core.behind = self.cannot_catch_up
         self._ordering.ask_now = False
         core.send(ALL, self.status())
@@ -138,8 +141,21 @@ class Retransmission:
         for number, digest in self._ordering.missing_chosen()[:_FETCH_AT_ONCE]:
             others = [i for i in range(core.quorums.n) if i != core.me]
             self._want(number, digest, self._views.vouchers(number, digest) or others, wanted)
+        self._fetch(wanted)
+
+    def _fetch_untold(self) -> None:
+        """Proposals that have not come for a whole interval, although f+1 backups have them."""
+        untold = self._ordering.untold()
+        wanted: dict[int, list[tuple[int, bytes]]] = {}
+        for number, digest in [entry for entry in untold if entry in self._untold][:_FETCH_AT_ONCE]:
+            votes = self._core.log.slots[number].prepares
+            self._want(number, digest, [s for s, d in votes if d == digest and s != self._core.primary], wanted)
+        self._untold = set(untold)
+        self._fetch(wanted)
+
+    def _fetch(self, wanted: dict[int, list[tuple[int, bytes]]]) -> None:
         for peer, entries in wanted.items():
-            core.send(peer, Fetch(tuple(entries)))
+            self._core.send(peer, Fetch(tuple(entries)))
 
     def _want(self, number: int, digest: bytes, holders: list[int], wanted: dict[int, list[tuple[int, bytes]]]) -> None:
         """Ask one of those who should have a body, another one each time."""
@@ -153,7 +169,8 @@ class Retransmission:
         core, delivery = self._core, self._delivery
         wanted = (message.number, message.digest)
         is_learned, is_chosen = wanted in delivery.learned(), wanted in self._ordering.missing_chosen()
-        if message.number not in self._asked or not (is_learned or is_chosen):
+        is_untold = wanted in self._untold and wanted in self._ordering.untold()
+        if message.number not in self._asked or not (is_learned or is_chosen or is_untold):
             return core.refuse(sender, Refused.NOT_WANTED)
         try:
             batch = decode_batch(message.batch)
@@ -166,6 +183,8 @@ class Retransmission:
             delivery.learn(message.number, message.digest, batch)
         if is_chosen:
             self._ordering.supply(message.number, batch)
+        if is_untold:
+            self._ordering.tell(message.number, batch)
         return None
 
     def on_progress(self) -> None:
@@ -200,16 +219,16 @@ class Retransmission:
 
     @property
     def needs_state(self) -> bool:
-        """Whether f+1 others have executed more, and fewer than the f+1 whose word would do retain what is needed
-        next: one that only says it does must not keep this replica from fetching a state."""
-        mine = self._delivery.executed
+        """Asked while the newest vouched state is above what has executed here. Whether f+1 others have executed more,
+        and fewer than the f+1 whose word would do retain what is needed next; one that only says it does must not keep
+        this replica from fetching a state. Or whether it has waited long enough for that word: whoever says that it
+        retains what is needed does not say what it is, and of those for whom a view began from a state only one correct
+        replica may have it."""
+        if self._fed_at is not None and self._core.now - self._fed_at > _STARVED * self.interval:
+            return True
+        mine, weak = self._delivery.executed, self._core.quorums.weak
         ahead = [s for s in self._peers.values() if s.last_executed > mine]
-        weak = self._core.quorums.weak
-        if len(ahead) < weak:
-            return False
-        if self._core.now - self._fed_at > _STARVED * self.interval:
-            return True  # whoever says that it retains what is needed does not say what it is
-        return sum(s.first_retained <= mine + 1 for s in ahead) < weak
+        return len(ahead) >= weak and sum(s.first_retained <= mine + 1 for s in ahead) < weak
 
     # ---- answering
 

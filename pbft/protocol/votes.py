@@ -35,6 +35,12 @@ class Votes:
             counts[digest] = total
         return None
 
+    def besides(self, sender: int) -> Votes:
+        """The votes of all others."""
+        found = Votes()
+        found._by_sender = {s: d for s, d in self._by_sender.items() if s != sender}
+        return found
+
     def of(self, sender: int) -> bytes | None:
         """What this sender voted for."""
         return self._by_sender.get(sender)

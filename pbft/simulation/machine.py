@@ -355,7 +355,8 @@ class Machine:
             self._observer.on_executed(self, batch, done)
         if number % self.group.tunables.checkpoint_interval == 0:
             self._snapshots[number] = self.executor.snapshot()
-            while len(self._snapshots) > 4:
+            kept = max(4, self.group.tunables.log_window // self.group.tunables.checkpoint_interval + 2)
+            while len(self._snapshots) > kept:
                 del self._snapshots[min(self._snapshots)]
         return done
 

@@ -70,7 +70,8 @@ class RecordingExecutor:
 
     def start(self) -> ExecutionStart:
         sessions = (SessionView(c, s, floor, tuple(done)) for s, (c, floor, done) in self.sessions.items())
-        return ExecutionStart(self.number, b"", tuple(self.counts.items()), tuple(sessions), self.members.recovered())
+        recovered = self.members.recovered()
+        return ExecutionStart(self.number, b"", tuple(self.counts.items()), tuple(sessions), recovered, self.state)
 
     def back_at(self, number: int) -> RecordingExecutor:
         """Another one, which stands where this one stood after batch `number`."""

@@ -9,7 +9,9 @@ from pbft.execution.results import ExecutionStart
 from pbft.messages import StateRoots
 from pbft.protocol.delivery import Delivery
 from pbft.protocol.log import Log
+from pbft.protocol.ordering import Ordering
 from pbft.protocol.records import Installed
+from pbft.protocol.replica import Replica
 from pbft.protocol.retransmission import Retransmission
 from pbft.simulation.machine import Machine
 from pbft.simulation.mutants.base import HONEST, Mutant, Patch, unwritten
@@ -109,7 +111,46 @@ def _installed_before_on_disk() -> list[Patch]:
     return [(Machine, "_install", broken)]
 
 
+def _base_unwanted() -> list[Patch]:
+    def broken(self: Log) -> tuple[int, bytes]:
+        return (self.low, self.certificate[0].digest) if self.certificate else (0, b"")
+
+    return [(Log, "vouched", property(broken))]
+
+
+def _fetched_unsigned() -> list[Patch]:
+    def broken(self: Replica, start: ExecutionStart) -> None:
+        """Nothing."""
+
+    return [(Replica, "_sign_loaded", broken)]
+
+
+def _never_told() -> list[Patch]:
+    def broken(self: Ordering) -> list[tuple[int, bytes]]:
+        return []
+
+    return [(Ordering, "untold", broken)]
+
+
+LONE: Mapping[str, Any] = {
+    **HONEST, "adversary": "lone-checkpoint", "n": 4, "interval": 2, "window": 4, "false_alarms": 15,
+}  # fmt: skip
+
+LEFT_OUT: Mapping[str, Any] = {**LONE, "interval": 4, "window": 8, "stops": False}
+
 TRANSFER = (
+    Mutant(
+        "base-unwanted", "the state that a view begins from is not fetched unless q have signed it", _base_unwanted,
+        rule="2.9", fixed=LONE, within=40,
+    ),
+    Mutant(
+        "fetched-unsigned", "who fetched the state that a view begins from does not sign it", _fetched_unsigned,
+        rule="2.9", fixed=LONE, within=40,
+    ),
+    Mutant(
+        "left-out-stays-out", "what f+1 backups prepared is not asked for by who was left out", _never_told,
+        rule="2.7", fixed=LEFT_OUT, within=60,
+    ),
     Mutant(
         "roots-believed", "roots of a state are not compared with the digest that q signed", _roots_believed,
         rule="2.9", fixed=LIED_TO, within=40,
