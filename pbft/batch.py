@@ -20,8 +20,9 @@ from pbft.messages import Request
 EVERYBODY = 255
 """`replier` of a request that wants the full result from every replica."""
 
-MAX_REQUESTS = 1 << 16
-"""Requests in a batch; a session is numbered (sequence number << 16) | position (rule 1.15)."""
+MAX_REQUESTS = 2048
+"""Requests in a batch: parsed, small ones take several times the bytes that they have in it, and a window of batches is
+held. A session is numbered (sequence number << 16) | position (rule 1.15)."""
 
 
 class Kind(IntEnum):

@@ -2,8 +2,8 @@
 
 A replica that is further behind than what the others retain fetches a state for whose digest others vouch. Every piece
 is checked by `pbft.state.Patch` before it is kept, so sources need not be believed: one that lies is asked no more, one
-that is slow or silent is passed over, one that does not keep the state (any more) says so. When nobody keeps it now,
-a newer certified state becomes the target, and what holds already is not fetched again.
+that is slow or silent is passed over, one that does not keep the state (any more) says so. When no more than f keep
+it, a newer vouched state becomes the target, and what holds already is not fetched again.
 
 Rules of this file: pure; time is handed in. Agreement knows nothing of it, and it nothing of agreement.
 """
@@ -194,8 +194,8 @@ class StateTransfer:
             self._slow[source] = now + _PASSED_OVER
             self._drop(source)
         if now >= self._next_question:
-            if target != self._target and not self._keepers:
-                self._aim_at(target)  # nobody keeps the old one any more
+            if target != self._target and len(self._keepers) <= self._group.quorums.f:
+                self._aim_at(target)  # perhaps nobody correct keeps the old one any more, and a liar gives it slowly
             self._next_question = now + _RETRY
             if self._target is not None and len(self._keepers) < len(self._others):
                 for replica in self._others:

@@ -169,6 +169,32 @@ def test_a_state_that_nobody_keeps_any_more_is_given_up_for_a_newer_one() -> Non
     assert progress.bytes < 2_200_000, "about as much as the state has, although some of it came for the old one"
 
 
+def test_one_slow_source_does_not_hold_a_replica_on_an_old_state() -> None:
+    """All others keep a newer one; the last that proved to have the old one lets each piece wait just short of what
+    would have it passed over."""
+    old, new = state_at(128), state_at(256, changed=10)
+    play = Play(old)
+    for source in SOURCES[1:]:
+        play.kept[source].clear()
+        play.kept[source][256] = new
+    play.kept[SOURCES[0]][256] = new
+    late: list[tuple[float, Message]] = []
+
+    def slowly(source: int, message: Message) -> list[Message]:
+        if source != SOURCES[0] or not isinstance(message, StatePiece):
+            return [message]
+        late.append((play.now + 1.5, message))
+        return []
+
+    play.twist = slowly
+    for step in range(60):
+        play.wire.extend((SOURCES[0], ME, m) for when, m in late if when <= play.now)
+        late = [(when, m) for when, m in late if when > play.now]
+        if play.run(old if step < 10 else new, 0.1):
+            break
+    assert is_that(play.fetched, new)
+
+
 def test_who_caught_up_by_other_means_stops_fetching() -> None:
     """And what comes late changes nothing."""
     target = state_at(128)

@@ -68,10 +68,11 @@ class Floor:
         """A fresh PRE-PREPARE of the present primary was accepted here."""
         self._last_proposal = self._core.now
         self._ordered += requests
-        self._passed_over = (self._passed_over[0], self._passed_over[1] + 1)
+        if requests:  # a NULL passes nobody over; one who orders nothing else for long meets the view timer
+            self._passed_over = (self._passed_over[0], self._passed_over[1] + 1)
 
-    def on_tick(self) -> None:
-        """Time has passed: judge what there is to judge."""
+    def on_tick(self, executed: int) -> None:
+        """Time has passed: judge what there is to judge. `executed`: the last number whose effects are known here."""
         core = self._core
         now = core.now
         late = self._last_tick is None or now - self._last_tick > _LATE
@@ -85,7 +86,7 @@ class Floor:
             self._last_proposal = now  # the gap is measured while requests wait, and while this process runs
         elif now - self._last_proposal > max(core.tunables.proposal_gap_max / 1000, self._suspicion.timeout * _GAP):
             self._blame("no PRE-PREPARE while requests wait")
-        self._judge_fairness(waiting)
+        self._judge_fairness(waiting, executed)
         self._backlogs.add(self._requests.unproposed.bit_length())
         if now - self._window_began >= WINDOW:
             self._judge_share(now)
@@ -101,7 +102,7 @@ class Floor:
         self._passed_over = (b"", 0)
         self._reset_window(now)
 
-    def _judge_fairness(self, waiting: bytes | None) -> None:
+    def _judge_fairness(self, waiting: bytes | None, executed: int) -> None:
         core = self._core
         if waiting is None or waiting != self._passed_over[0]:
             self._passed_over = (waiting or b"", 0)
@@ -111,7 +112,10 @@ class Floor:
         long = max(self._suspicion.timeout * _FAIR_SECONDS, 2 * core.tunables.status_interval / 1000)
         waited = self._suspicion.waited or 0.0
         if self._passed_over[1] > core.tunables.fairness_batches and waited > long:
-            self._blame("a request is passed over")
+            # It may be dead: its client gave the primary another one with the same id, and the backups this one.
+            self._requests.review(executed)
+            if self._requests.oldest_unproposed == waiting:
+                self._blame("a request is passed over")
 
     def _judge_share(self, now: float) -> None:
         if self._disturbed or max(self._backlogs) - min(self._backlogs) > 1:

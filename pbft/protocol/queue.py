@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-from pbft.batch import ClientRequest
+from pbft.batch import MAX_REQUESTS, ClientRequest
 
 IN_FLIGHT = 8
 """Requests of one client in batches that have not executed, at most: twice what a `Client` has outstanding. One that
@@ -122,13 +122,13 @@ class Queue:
     def take(
         self, max_bytes: int, ready: Callable[[ClientRequest], bool], in_flight: Mapping[int, int] = _NONE
     ) -> list[ClientRequest]:
-        """Remove up to `max_bytes` of requests for which `ready` holds, one per client and turn. `in_flight`: how many
-        of each client are in batches already."""
+        """Remove up to `max_bytes` of requests for which `ready` holds, one per client and turn, and no more than a
+        batch holds. `in_flight`: how many of each client are in batches already."""
         taken: list[ClientRequest] = []
         skipped: set[bytes] = set()
         counts = dict(in_flight)
         idle = 0
-        while idle < len(self._turns):
+        while idle < len(self._turns) and len(taken) < MAX_REQUESTS:
             client = self._turns[0]
             self._turns.rotate(-1)
             count = counts[client] = counts.get(client, 0) + 1

@@ -240,7 +240,7 @@ class Replica:
     def on_tick(self, conditions: Conditions = NO_CONDITIONS) -> None:
         """Time has passed; called at least every 50 milliseconds."""
         self.retransmission.on_tick()
-        self.floor.on_tick()
+        self.floor.on_tick(self.delivery.executed)
         self.recovery.on_tick()
         self.suspicion.on_tick(conditions)
 

@@ -58,7 +58,7 @@ class Requests:
         """A REQUEST from its client, or forwarded by a backup. [CL99 §4.1], rule 1.17."""
         core = self._core
         from_replica = sender < core.quorums.n
-        if not authentic and not (from_replica and self._vouched(sender, request)):
+        if not authentic and (request.is_signed or not (from_replica and self._vouched(sender, request))):
             if not from_replica:
                 self._answer_refusal(request, "unauthentic")
             return core.refuse(sender, Refused.UNAUTHENTIC)
@@ -70,7 +70,9 @@ class Requests:
         verdict = self._mirror.judge(request, executed)
         if verdict is Verdict.ANSWERED:
             self._in_full.discard(request.digest)
-            core.effects.answers.append(request)
+            if not from_replica or sender == request.client:
+                # Else one replica lets all others send old results to any client, as often as it likes.
+                core.effects.answers.append(request)
             return None
         if verdict is Verdict.UNDECIDED and request.session >> 16 > core.log.high:
             self._in_full.discard(request.digest)
@@ -168,15 +170,15 @@ class Requests:
     def forward_again(self) -> None:
         """What still waits here goes to the primary once more; it may have missed it."""
         if not self._core.is_primary:
-            room = _FORWARD_BYTES
+            sent = 0
             queued = {r.digest: r for r in self.queue.requests()}
             awaited = [d for d, number in self._awaited.items() if not number and d in queued]
             waiting = [queued.pop(d) for d in awaited]  # who has waited longest comes first
             modest = [r for r in queued.values() if self.queue.count_of(r.client) <= _FORWARD_OF_CLIENT]
             for request in [*waiting, *modest][:_FORWARD_AT_ONCE]:
-                room -= request.size
-                if room < 0:
+                if sent and sent + request.size > _FORWARD_BYTES:
                     break
+                sent += request.size
                 self._core.send(self._core.primary, request.message())
 
     # ---- for the primary's proposals
@@ -219,8 +221,7 @@ class Requests:
             self._awaited.pop(digest, None)
         if self._first.get(client) == digest:
             del self._first[client]
-            following = (r for r in self.queue.of(client) if r.is_signed and r.digest in self._verified)
-            if (request := next(iter(following), None)) is not None:
+            if (request := next((r for r in self.queue.of(client) if r.is_signed), None)) is not None:
                 self._begin_wait(request)
 
     def oldest_awaited(self, committed_through: int) -> bytes | None:
@@ -252,7 +253,7 @@ class Requests:
             verdict = self._mirror.judge(request, executed)
             if verdict is Verdict.ANSWERED:
                 self._drop_answered(request)
-            elif verdict is Verdict.FRESH and request.is_signed and self._verified.get(request.digest):
+            elif verdict is Verdict.FRESH and request.is_signed:
                 self._begin_wait(request)
 
     def wait_again(self, requests: Iterable[ClientRequest], executed: int) -> None:

@@ -30,6 +30,8 @@ _STATUS_BITS = 1 << 16
 """Numbers above the executed one that a STATUS tells of: one that slept long says so in pieces."""
 _STARVED = 8
 """STATUS intervals without word from f+1 others of what comes next, after which a certified state is fetched."""
+_SILENT = 16
+"""STATUS intervals for which one that did not send a body is asked only if there is nobody else."""
 _RELAY_PAUSE = 8
 """STATUS intervals between two copies of a VIEW-CHANGE that a peer cannot tell us it has."""
 
@@ -60,8 +62,10 @@ class Retransmission:
         """Peers that were sent NEW-VIEW and VIEW-CHANGEs in this interval: they are large, so once each (4 #27)."""
         self._relayed: dict[tuple[int, int], tuple[int, float]] = {}
         """(peer, origin) -> (view, when) of the last VIEW-CHANGE of `origin` that went to `peer` from here."""
-        self._asked: dict[int, tuple[float, int]] = {}
-        """Number -> (when its body was asked for, how many times)."""
+        self._asked: dict[int, tuple[float, int, int]] = {}
+        """Number -> (when its body was asked for, how many times, of whom last)."""
+        self._silent: dict[int, float] = {}
+        """Who did not send a body that it was asked for -> until when others are asked first."""
         self._untold: set[tuple[int, bytes]] = set()
         """What `Ordering.untold` said an interval ago."""
         self._offered_to = 0
@@ -158,11 +162,18 @@ class Retransmission:
             self._core.send(peer, Fetch(tuple(entries)))
 
     def _want(self, number: int, digest: bytes, holders: list[int], wanted: dict[int, list[tuple[int, bytes]]]) -> None:
-        """Ask one of those who should have a body, another one each time."""
-        when, times = self._asked.get(number, (-1e9, 0))
-        if self._core.now - when >= self.interval:
-            self._asked[number] = (self._core.now, times + 1)
-            wanted.setdefault(holders[times % len(holders)], []).append((number, digest))
+        """Ask one of those who should have a body, another one each time; who did not send one is asked after the
+        others: a liar claims everything first, and would have half of all bodies come an interval later."""
+        now = self._core.now
+        when, times, last = self._asked.get(number, (-1e9, 0, self._core.me))
+        if now - when < self.interval:
+            return
+        if times:
+            self._silent[last] = now + _SILENT * self.interval
+        prompt = [h for h in holders if self._silent.get(h, 0.0) <= now] or holders
+        holder = prompt[(number + self._core.me + times) % len(prompt)]
+        self._asked[number] = (now, times + 1, holder)
+        wanted.setdefault(holder, []).append((number, digest))
 
     def on_body(self, sender: int, message: Body) -> Refused | None:
         """A body that was asked for; believed because it hashes to the digest that f+1 vouch for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cluster import ALICE, Cluster
 
-from pbft.messages import Body, Commit, Committed, Fetch, Prepare, PrePrepare, Status
+from pbft.messages import Body, Commit, Committed, Fetch, Message, Prepare, PrePrepare, Status
 from pbft.protocol.records import Accepted, Executing, decode_record
 
 
@@ -26,6 +26,29 @@ def test_who_was_away_learns_what_was_committed() -> None:
         c.tick_all()
     assert c.members[-1].executed == c.primary.executed
     assert c.members[-1].replica.status().stable_checkpoint == c.primary.replica.status().stable_checkpoint
+
+
+def test_who_claims_everything_first_and_sends_nothing_delays_little() -> None:
+    """The liar is asked once in a while; what it did not send is asked of others, and the rest of them first."""
+    c = behind(batches=600)
+    late, liar = c.members[-1], c.members[1]
+    first: list[int] = []
+
+    def dropped(sender: int, to: int, message: Message) -> bool:
+        if isinstance(message, Fetch) and sender == late.me:
+            first.append(to)
+            return to == liar.me
+        return False
+
+    c.dropped = dropped
+    rounds = 0
+    while late.executed != c.primary.executed:
+        for digest in [b.digest for b in liar.executor.executed[len(late.executed) :][:1]]:
+            late.give(liar.me, Committed(len(late.executed) + 1, (digest,)))
+        c.tick_all()
+        rounds += 1
+        assert rounds <= 3
+    assert liar.me in first
 
 
 def test_who_caught_up_votes_again() -> None:

@@ -24,6 +24,11 @@ class Waiting:
         self.timeout = 2.0
         self.waited = 0.0
         self.reasons: list[str] = []
+        self.dead = False
+
+    def review(self, executed: int) -> None:
+        if self.dead:
+            self.oldest_unproposed = b"next"
 
     def blame(self, reason: str) -> None:
         self.reasons.append(reason)
@@ -37,7 +42,7 @@ class Play:
         self.core = Core(group, 1, lambda body: b"", Log(group.quorums, group.tunables))
         self.waiting: Any = Waiting()
         self.floor = Floor(self.core, self.waiting, self.waiting)
-        self.floor.on_tick()
+        self.floor.on_tick(0)
 
     def run(self, seconds: float, interval: float, requests: int = 1, tick: float = TICK) -> list[str]:
         """The primary proposes every `interval` seconds; what it is blamed for."""
@@ -49,12 +54,12 @@ class Play:
             if since >= interval:
                 since = 0.0
                 self.floor.on_accepted(requests)
-            self.floor.on_tick()
+            self.floor.on_tick(0)
         return list(dict.fromkeys(self.waiting.reasons))
 
     def enter(self, view: int) -> None:
         self.core.log.view = self.core.log.promised = view
-        self.floor.on_tick()
+        self.floor.on_tick(0)
 
 
 GAP = "no PRE-PREPARE while requests wait"
@@ -133,6 +138,22 @@ def test_a_request_that_is_passed_over_for_long_is_blamed() -> None:
     assert FAIR in play.run(5, 0.02)
     play.waiting.oldest_unproposed = b"another"
     assert play.run(1, 0.02) == []  # 50 batches are not many
+
+
+def test_a_request_that_turns_out_to_be_dead_was_not_passed_over() -> None:
+    """Its client gave the primary another one with the same id: nobody can order both, and nobody is to blame."""
+    play = Play()
+    play.waiting.waited, play.waiting.dead = 0.6, True
+    assert play.run(1.5, 0.02) == []
+    play.waiting.dead = False
+    assert FAIR in play.run(5, 0.02)
+
+
+def test_what_a_null_batch_passes_over_is_not_counted() -> None:
+    """A primary that must fill numbers with NULL cannot order requests there."""
+    play = Play()
+    play.waiting.waited = 0.6
+    assert FAIR not in play.run(5, 0.02, requests=0)
 
 
 def test_a_load_that_became_heavier_costs_a_bounded_number_of_views() -> None:

@@ -263,3 +263,45 @@ def test_what_a_backup_waits_for_is_next_at_the_primary() -> None:
     again = next(iter(queue.of(ALICE)))
     queue.to_front(last := list(queue.of(ALICE))[-1])
     assert list(queue.of(ALICE))[:2] == [last, again]
+
+
+def test_the_next_request_of_a_client_is_awaited_however_many_were_verified_since() -> None:
+    """What is queued and signed was verified when it came; nobody can make a replica forget that."""
+    c = group(checkpoint_interval=128, log_window=256)
+    requests = c.members[1].replica.requests
+    first, second = (ClientRequest(*c.request(ALICE, operation, b"\x01")) for operation in (b"1", b"2"))
+    for request in (first, second):
+        c.members[1].give(ALICE, request.message())
+    for number in range(10_000):
+        requests.note_verified(queued(BOB, number + 1))
+    requests.ordered(9, (first,))
+    assert requests.oldest_unproposed == second.digest
+    requests.review(9)
+    assert requests.oldest_unproposed == second.digest
+
+
+def test_an_old_request_that_a_replica_passes_on_is_not_answered() -> None:
+    """Its client asked nobody: one liar could let all others send it results as often as it likes."""
+    c = group()
+    request = c.ask()
+    m = c.members[1]
+    assert m.times(request) == 1
+    c.wire.clear()
+    for _ in range(100):
+        m.give(3, request)
+    assert not [to for _, to, _ in c.wire if to == ALICE]
+    assert m.give(ALICE, request) is None
+    assert ALICE in [to for _, to, _ in c.wire]
+
+
+def test_a_backup_passes_on_a_request_however_large() -> None:
+    """What an operator allows to be sent must reach the primary from every replica."""
+    size = 3 << 20
+    c = group(checkpoint_interval=128, log_window=256, operation_max_bytes=size, batch_max_bytes=8 << 20)
+    backup = c.members[1]
+    request = c.request(ALICE, b"x" * (size - 200), b"\x01")
+    backup.give(ALICE, request)
+    backup.give(ALICE, c.request(ALICE, b"small", b"\x01"))
+    c.wire.clear()
+    backup.tick(1.0)
+    assert [m for _, to, m in c.take(Request) if to == 0] == [request]
