@@ -217,6 +217,11 @@ class Family:
         """Canonical bytes of a registered value. A value of another type is a bug: KeyError."""
         return cbor2.dumps((self._numbers[type(value)], *value))
 
+    def peek(self, data: bytes) -> type[Any] | None:
+        """The class that `data` claims to be of, without a look at the rest; None if there is none."""
+        is_short = len(data) > 1 and 0x80 < data[0] < 0x98 and data[1] < 24
+        return self._by_number.get(data[1], (None,))[0] if is_short else None
+
     def decode(self, data: bytes) -> Any:
         """The value that encodes to exactly `data`; raises `CodecError` and nothing else."""
         value = loads(data)

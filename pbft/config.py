@@ -22,7 +22,17 @@ def is_client(principal: int) -> bool:
     return principal >= CLIENT_PRINCIPAL
 
 
-_ENTRIES_PER_NUMBER = 4
+LEAD = 64
+"""Numbers above the last committed one at which a replica accepts fresh proposals: what it accepts, its VIEW-CHANGEs
+must name (rule 2.6). A primary has no more in flight."""
+
+PROPOSALS_PER_NUMBER = 3
+"""Batches besides NULL that a replica accepts as fresh proposals at one number, in all views, until one prepares there.
+Without this bound a faulty primary that proposes and lets nothing prepare, in each of its views, could make Q grow
+until no NEW-VIEW fits in a message."""
+
+_ENTRIES_PER_NUMBER = PROPOSALS_PER_NUMBER + 3
+"""Of a VIEW-CHANGE: one of P; of Q those, NULL, and one that only others had accepted when a view began with it."""
 _ENTRY_BYTES = 48
 _MESSAGE_LIMIT = 80 << 20
 """What the codec takes (`pbft.codec.MAX_MESSAGE_BYTES`)."""
@@ -93,11 +103,13 @@ class Tunables:
     signed_requests: int = _tunable(
         0, 0, 1, "yes or no", "robust profile: every request is signed, and no client can cost a view change"
     )
-    pipeline_depth: int = _tunable(8, 1, 1024, "batches", "batches that the primary has in flight", shared=False)
+    pipeline_depth: int = _tunable(8, 1, LEAD, "batches", "batches that the primary has in flight", shared=False)
     pending_per_client: int = _tunable(128, 1, 65536, "requests", "queued requests of one client", shared=False)
     pending_total: int = _tunable(4096, 1, 1 << 20, "requests", "queued requests of all clients", shared=False)
     pending_bytes: int = _tunable(64 << 20, 1 << 16, 1 << 32, "bytes", "queued requests of all clients", shared=False)
-    status_interval: int = _tunable(200, 20, 60_000, "milliseconds", "pause between two STATUS messages", shared=False)
+    status_interval: int = _tunable(
+        200, 20, 60_000, "milliseconds", "pause between two STATUS messages; well below view_timeout", shared=False
+    )
     heartbeat_interval: int = _tunable(500, 20, 60_000, "milliseconds", "pause between heartbeats", shared=False)
     view_timeout: int = _tunable(
         600, 50, 600_000, "milliseconds", "first view timeout, doubled per failed view", shared=False
@@ -187,8 +199,12 @@ class Group:
         few digests of Q for every number of the window. What is longer no link carries."""
         t = self.tunables
         batch = 2 * max(t.batch_max_bytes, 2 * t.results_together, t.operation_max_bytes)
-        new_view = len(self.replicas) * t.log_window * _ENTRIES_PER_NUMBER * _ENTRY_BYTES
-        return max(batch, new_view) + (1 << 20)
+        return max(batch, len(self.replicas) * self.view_change_max_bytes) + (1 << 20)
+
+    @property
+    def view_change_max_bytes(self) -> int:
+        """Bytes of the largest VIEW-CHANGE: C, P and Q, with as many entries of Q as the window can have."""
+        return self.tunables.log_window * _ENTRIES_PER_NUMBER * _ENTRY_BYTES + 4096
 
     @property
     def quorums(self) -> Quorums:

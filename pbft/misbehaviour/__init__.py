@@ -35,6 +35,7 @@ MISBEHAVIOURS: dict[str, type[Misbehaviour]] = {
         primary.NullPrimary,
         primary.DoublingPrimary,
         primary.CorruptAuthenticators,
+        primary.Crowding,
         primary.LeavingGaps,
         primary.SlowPrimary,
         primary.SlowingPrimary,

@@ -167,6 +167,26 @@ class CorruptAuthenticators(Proposing):
         return Plan(spoilt, frozenset(backups[: self.random.randint(1, len(backups))]), batch)
 
 
+class Crowding(Proposing):
+    """Proposes other batches at the same numbers in each of its views, to f backups, so that none of them prepares: the
+    VIEW-CHANGEs of the others must name more and more."""
+
+    name = "crowding"
+
+    def plan(self, message: PrePrepare, batch: Batch) -> Plan:
+        """The same requests, or old ones, under another time: another digest."""
+        requests = batch.requests or self.random.choice((batch, *self.earlier())).requests
+        told = encode_batch(max(1, batch.time - message.view), batch.seed, requests) if requests else batch
+        return Plan(told, frozenset(self.captive.backups()[: self.captive.quorums.f]), None)
+
+    def outgoing(self, to: int, message: Message) -> Outgoing:
+        """Several numbers at once."""
+        sent = super().outgoing(to, message)
+        for who, proposal in [(s.to, s.message) for s in sent if isinstance(s.message, PrePrepare)]:
+            sent += [Sent(who, proposal._replace(number=proposal.number + ahead)) for ahead in range(1, 4)]
+        return sent
+
+
 class LeavingGaps(Misbehaviour):
     """Proposes a few numbers too high, so that lower ones stay empty."""
 

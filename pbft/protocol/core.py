@@ -50,6 +50,7 @@ class Refused(StrEnum):
     CONTRADICTS = "contradicts-executed"
     ENDED = "ended-incarnation"
     VOID_VIEW = "void-view"
+    CROWDED = "crowded-number"
 
 
 class Core:

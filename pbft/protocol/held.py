@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pbft.batch import Batch, ClientRequest
+from pbft.config import LEAD
 from pbft.messages import Nack, PrePrepare
 from pbft.protocol.core import Core
 from pbft.protocol.delivery import Delivery
@@ -63,6 +64,8 @@ class HeldProposals:
         held = slot.held
         if held is None or slot.digest is not None or not core.may_vote:
             return
+        if slot.number > self._delivery.committed_through + LEAD:
+            return  # held until this replica has come nearer
         if held.batch.time > core.wall + core.tunables.clock_skew_max * 1000:
             return  # rule 1.14: held until then, not refused
         if held.doubtful and not self._vouched(slot, held):

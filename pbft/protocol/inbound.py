@@ -33,6 +33,7 @@ from pbft.messages import (
     Suspect,
     ViewChange,
     decode,
+    wire,
 )
 from pbft.protocol.core import Refused
 from pbft.protocol.replica import Replica
@@ -41,6 +42,8 @@ _EARLY_MESSAGES = 256
 _EARLY_BYTES = 4 << 20
 """Of one sender, for views that have not begun here; what does not fit is asked for again by STATUS."""
 
+_SEALED_LEAST = 4096
+"""Bytes that a VIEW-CHANGE or NEW-VIEW counts as, at least: its seals take as long to verify as so many to decode."""
 
 _VOTE_BYTES = 64
 _decode_vote = lru_cache(maxsize=256)(decode)
@@ -80,12 +83,17 @@ class Inbound:
         """Sender -> (view, message) of views that have not begun here. Bounded for each sender, the oldest go."""
         self._early_bytes: dict[int, int] = {}
         self._view = replica.core.view
+        self._view_bytes: dict[int, int] = {}
+        """Replica -> bytes of VIEW-CHANGEs and NEW-VIEWs that it has sent in this STATUS interval."""
+        self._view_bytes_until = 0.0
         self.last_request: tuple[int, int] | None = None
         """(client, session) of the last authentic request: where its replies are to go."""
 
     def receive(self, sender: int, body: bytes, incarnation: int | None = None) -> Refused | None:
         """Handle one message; the reason if it was refused. `incarnation`: the sender's, as its link says."""
         replica = self._replica
+        if len(body) > _VOTE_BYTES and (reason := self._refuse_unread(sender, body)):
+            return replica.core.refuse(sender, reason)
         try:
             message = decode(body) if len(body) > _VOTE_BYTES else _decode_vote(body)
             if type(message) is Request:
@@ -121,6 +129,24 @@ class Inbound:
         if type(message) is Reply or type(message) is Refusal:
             return replica.core.refuse(sender, Refused.WRONG_ROLE)
         return replica.on_message(sender, message)
+
+    def _refuse_unread(self, sender: int, body: bytes) -> Refused | None:
+        """VIEW-CHANGEs and NEW-VIEWs are the longest messages that there are, and bring signatures to verify. Before it
+        is decoded, one's length is looked at, and how much of this kind its sender has sent in this STATUS interval: no
+        more is heard than twice what a correct one sends, a NEW-VIEW and the VIEW-CHANGEs of all (4 #26, #27)."""
+        kind = wire.peek(body)
+        if kind is not ViewChange and kind is not NewView:
+            return None
+        core = self._replica.core
+        one = core.group.view_change_max_bytes
+        all_of_them = core.quorums.n * one
+        if len(body) > (all_of_them if kind is NewView else one):
+            return Refused.TOO_LARGE
+        if core.now >= self._view_bytes_until:
+            self._view_bytes_until = core.now + core.tunables.status_interval / 1000
+            self._view_bytes.clear()
+        heard = self._view_bytes[sender] = self._view_bytes.get(sender, 0) + max(len(body), _SEALED_LEAST)
+        return Refused.TOO_OFTEN if heard > 4 * all_of_them else None
 
     def _has_ended(self, sender: int, incarnation: int, message: Message) -> bool:
         """Whether it is a vote over a link of an ended incarnation. Signed messages name their own. Rules 1.7, 1.18."""

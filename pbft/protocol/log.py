@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pbft.batch import NULL_BATCH, NULL_DIGEST, Batch, ClientRequest, decode_batch
-from pbft.config import Quorums, Tunables
+from pbft.config import PROPOSALS_PER_NUMBER, Quorums, Tunables
 from pbft.messages import Checkpoint, NewView, PrePrepare, ViewChange, decode
 from pbft.protocol.decision import GENESIS, decide
 from pbft.protocol.records import (
@@ -285,6 +285,13 @@ class Log:
         p = sorted((n, d, v) for n, (d, v) in self.p.items())
         q = sorted((n, d, v) for n, entries in self.q.items() for d, v in entries.items())
         return tuple(sorted(c.items())), tuple(p), tuple(q)
+
+    def is_crowded(self, number: int) -> bool:
+        """Whether so many batches were accepted at a number, and none has prepared since, that a fresh one is accepted
+        there only if it is one of them, or NULL. None of Q may be forgotten: each may be what another replica has
+        prepared (rule A2), and then nobody else could ever decide that number."""
+        entries = self.q.get(number)
+        return entries is not None and len(entries.keys() - {NULL_DIGEST}) >= PROPOSALS_PER_NUMBER
 
     # ---- the window
 

@@ -1,4 +1,5 @@
 """The three-phase protocol: PRE-PREPARE, PREPARE, COMMIT; batching and pipelining. [CL99 §4.2], rules 1.5, 1.10, 1.14.
+What a primary proposes, and when, is decided in `proposer.py`.
 
 Every handler has one shape: reasons to refuse (which change nothing), what is now certain, change, effects.
 Only this file writes slots' votes and phases; it knows nothing of what a batch means.
@@ -7,21 +8,19 @@ Only this file writes slots' votes and phases; it knows nothing of what a batch 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from pbft.batch import NULL_BATCH, SEED_SIZE, Batch, ClientRequest, encode_batch
-from pbft.crypto.digests import digest
-from pbft.messages import Commit, Prepare, PrePrepare
+from pbft.batch import NULL_DIGEST, Batch
+from pbft.messages import Commit, Prepare, PrePrepare, ViewChange
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.delivery import Delivery
 from pbft.protocol.effects import ALL, invariant
 from pbft.protocol.held import HeldProposals
 from pbft.protocol.log import Slot
+from pbft.protocol.proposer import Proposer
 from pbft.protocol.records import Accepted, Prepared
 from pbft.protocol.requests import Requests
-
-GROWTH = 16
-"""Operations that must wait, per batch in flight, before another batch is proposed beside those (DESIGN 4)."""
 
 
 class _OwnVote(NamedTuple):
@@ -38,11 +37,9 @@ class Ordering:
         self._core = core
         self._requests = requests
         self._delivery = delivery
-        self._secret = secret
         self._own_votes: deque[_OwnVote] = deque()
         self.held = HeldProposals(core, requests, delivery, self._accept_fresh)
-        self.next_number = 1
-        """Invariant for a primary: above every number accepted in this view, and above h."""
+        self.proposer = Proposer(core, requests, delivery, self._accept, secret)
         self.ask_now = False
         """Something was missed that others can resend: ask by STATUS at once (4 #14, rule 1.18)."""
         self._supplied: dict[int, Batch] = {}
@@ -65,8 +62,7 @@ class Ordering:
                 self._count_own(slot, is_commit=False)
                 if slot.prepared_at:
                     self._count_own(slot, is_commit=True)
-            self.next_number = max(self.next_number, slot.number + 1)
-        self.next_number = max(self.next_number, log.low + 1, log.executing + 1, log.last_chosen + 1)
+        self.proposer.start()
         self._open_chosen = sorted(n for n in log.chosen if n > log.low)
 
     # ---- views end and begin
@@ -77,13 +73,14 @@ class Ordering:
         self.held.forget()
         self.contradicted = False
 
-    def on_entered(self, old: dict[int, Slot]) -> None:
-        """A new view begins with empty slots; requests of old ones that it does not begin with wait again."""
+    def on_entered(self, old: dict[int, Slot], testimony: Iterable[ViewChange]) -> None:
+        """A new view begins with empty slots; requests of old ones that it does not begin with wait again.
+        `testimony`: the VIEW-CHANGEs for it that are here, whether its NEW-VIEW names them or not."""
         core = self._core
         self._own_votes.clear()
         self.held.forget()
         self.contradicted = False
-        self.next_number = max(core.log.last_chosen, core.log.low) + 1
+        self.proposer.on_entered(testimony)
         self._supplied.clear()
         self._open_chosen = sorted(n for n in core.log.chosen if n > core.log.low)
         kept = {n for n, slot in old.items() if slot.digest is not None and core.log.chosen.get(n) == slot.digest}
@@ -174,47 +171,12 @@ class Ordering:
         self.contradicted = True
         return True
 
-    # ---- the primary proposes
+    # ---- fresh proposals
 
     def propose(self) -> None:
-        """Send PRE-PREPAREs for what waits: one at once, more beside it only when they are worth it. [CL99 §5.1.2]
-        While a recovery point is not stable and nothing waits, NULLs, so that it becomes so (rule 1.7 e)."""
-        core, queue = self._core, self._requests.queue
-        if not core.is_primary or self._open_chosen or not core.may_vote:
-            return
-        while queue.count or core.members.fills(core.log.low):
-            number = max(self.next_number, core.log.low + 1, self._delivery.committed_through + 1)
-            flying = number - 1 - self._delivery.handed
-            if flying >= core.tunables.pipeline_depth or number > core.log.high:
-                return
-            if flying > 0 and queue.operations < GROWTH * flying:
-                return
-            requests = self._requests.next_batch(self._delivery.executed)
-            if requests:
-                self._propose(number, requests)
-            elif flying == 0 and core.members.fills(core.log.low):
-                self._send_proposal(number, NULL_BATCH)
-            else:
-                return
-
-    def _propose(self, number: int, requests: list[ClientRequest]) -> None:
-        core = self._core
-        invariant(
-            number not in core.log.slots or core.log.slots[number].digest is None,
-            "one proposal",
-            number=number,
-        )
-        seed = digest(b"seed", self._secret + core.view.to_bytes(8, "big") + number.to_bytes(8, "big"))[:SEED_SIZE]
-        self._send_proposal(number, encode_batch(core.wall, seed, requests))
-
-    def _send_proposal(self, number: int, batch: Batch) -> None:
-        core = self._core
-        self.next_number = number + 1
-        position = self._accept(core.log.slot(number), batch)
-        # The PRE-PREPARE is the primary's vote: it does not leave while its write is under way (rule 1.5).
-        core.send(ALL, PrePrepare(core.view, number, batch.digest, batch.encoded), position)
-
-    # ---- a backup accepts
+        """As primary: what waits, once all that the view begins with is accepted here."""
+        if not self._open_chosen:
+            self.proposer.propose()
 
     def on_pre_prepare(
         self,
@@ -276,10 +238,19 @@ class Ordering:
             return Refused.TOO_LARGE
         if len({r.digest for r in batch.requests}) < len(batch.requests):
             return Refused.MALFORMED  # no correct primary orders one request twice in a batch
+        if self._is_one_too_many(message):
+            return Refused.CROWDED
         if self.is_second(message):
             core.accuse(sender, "equivocation", f"two PRE-PREPAREs in view {message.view} at {message.number}")
             return Refused.EQUIVOCATION
         return None
+
+    def _is_one_too_many(self, message: PrePrepare) -> bool:
+        log, number = self._core.log, message.number
+        is_new = (
+            number > log.last_chosen and message.digest != NULL_DIGEST and message.digest not in log.q.get(number, ())
+        )
+        return is_new and log.is_crowded(number)
 
     def refuse_place(self, view: int, number: int) -> Refused | None:
         """The window and the view, for all three phases. [CL99 §4.2: "n is between h and H"]"""
@@ -409,5 +380,5 @@ class Ordering:
 
     def on_window_moved(self) -> None:
         """The low watermark moved: numbers at or below it are gone."""
-        self.next_number = max(self.next_number, self._core.log.low + 1)
+        self.proposer.on_window_moved()
         self.held.on_window_moved()

@@ -253,8 +253,9 @@ class ViewChanges:
         core = self._core
         old = dict(core.log.slots)
         position = core.record(Entered(encode(message)))
+        testimony = (*message.view_changes, *(m for m in self.collected.values() if m.view == message.view))
         self.collected = {s: m for s, m in self.collected.items() if m.view > message.view}
         self._own = None
-        self._ordering.on_entered(old)
+        self._ordering.on_entered(old, testimony)
         self._suspicion.on_entered()
         return position

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pbft.batch import Batch
-from pbft.config import Group, Quorums
+from pbft.config import PROPOSALS_PER_NUMBER, Group, Quorums
 from pbft.execution import ExecutionSnapshot
 from pbft.execution.results import Executed
 from pbft.messages import (
@@ -337,6 +337,7 @@ class Bounds(Oracle):
             raise Violation("invariants", f"replica {machine.me}: {error}") from error
         core, t = replica.core, machine.group.tunables
         n = len(machine.group.replicas)
+        most_named = PROPOSALS_PER_NUMBER + 2  # NULL, and one that only others had accepted when a view began with it
         sizes = {
             "slots": (len(core.log.slots), t.log_window),
             "queue": (replica.requests.queue.count, t.pending_total),
@@ -344,6 +345,7 @@ class Bounds(Oracle):
             "ready": (len(replica.delivery._ready), CLAIM_AHEAD + t.log_window),
             "at the executor": (replica.delivery.handed - replica.delivery.executed, MAX_AT_EXECUTOR),
             "checkpoint votes": (len(replica.checkpoints._votes), t.log_window // t.checkpoint_interval + n + 1),
+            "batches that Q names at one number": (max(map(len, core.log.q.values()), default=0), most_named),
             "refusals": (len(core.refused), (n + 16) * 32),
         }
         for name, (size, bound) in sizes.items():

@@ -295,3 +295,29 @@ def test_no_message_whatever_breaks_a_replica(seed: int) -> None:
     goes_on(c)
     refused = {reason for m in c.members for sender, reason in m.replica.core.refused if sender == LIAR}
     assert len(refused) >= 12, "the messages reach many different checks"
+
+
+def test_view_changes_in_masses_are_heard_within_a_budget_and_none_is_read_that_is_too_long() -> None:
+    """Each names a higher view and is sealed, so each would be decoded and verified: 4 #26, #27."""
+    c = Cluster(4)
+    c.open()
+    m = c.members[0]
+    most = c.group.view_change_max_bytes
+    long = ViewChange(
+        LIAR, 0, 5, 0, ((0, bytes(32)),), (), tuple((1, i.to_bytes(32), 1) for i in range(most // 36)), b"s" * 160
+    )
+    m.host.receive(LIAR, encode(long))
+    assert m.refused(LIAR, "too-large") == 1
+    hear(m, (sealed_change(c, view) for view in range(1, 400)))
+    looked_at = 399 - m.refused(LIAR, "too-often")
+    assert looked_at <= 4 * 4 * most // 4096
+    assert m.replica.views.collected[LIAR].view == looked_at
+    c.wait(0.5)
+    assert m.give(LIAR, sealed_change(c, 400)) is None, "in the next interval it is heard again"
+    goes_on(c)
+
+
+def sealed_change(c: Cluster, view: int) -> ViewChange:
+    """The liar's VIEW-CHANGE for a view, empty and well sealed."""
+    unsigned = ViewChange(LIAR, 0, view, 0, ((0, bytes(32)),), (), (), b"s" * 160)
+    return unsigned._replace(seal=sealed(LIAR, unsigned.signed_body(c.group.cluster, 0)))

@@ -209,8 +209,8 @@ def _proposes_numbers_again() -> list[Patch]:
 
     def broken(self: Ordering) -> None:
         original(self)
-        self.next_number = max(self._core.log.low, self._delivery.executed) + 1
-        for number in [n for n in self._core.log.slots if n >= self.next_number]:
+        self.proposer.next_number = max(self._core.log.low, self._delivery.executed) + 1
+        for number in [n for n in self._core.log.slots if n >= self.proposer.next_number]:
             self._core.log.slots[number] = Slot(number)
 
     return [(Ordering, "start", broken)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,13 @@ Decide = Callable[[Quorums, int, Sequence[ViewChange]], Decision | None]
 
 def _decides(broken: Decide) -> list[Patch]:
     return [(module, "decide", broken) for module in (decision, view_change, log)]
+
+
+# ---- what a VIEW-CHANGE names (2.6)
+
+
+def _q_unbounded() -> list[Patch]:
+    return [(Log, "is_crowded", lambda self, number: False)]
 
 
 # ---- the decision (2.6)
@@ -209,7 +216,20 @@ def _views_not_resent() -> list[Patch]:
 _FEW = {"n": 4, "accomplice": "", "false_alarms": 25, "operations": 20}
 _LOSING = {"n": 4, "faulty": 0, "accomplice": "", "false_alarms": 25, "weather": ROUGH}
 
+_CROWDED: Mapping[str, Any] = {
+    **HONEST, "adversary": "crowding", "n": 4, "interval": 16, "window": 32, "operations": 80, "timeout": 60,
+    "false_alarms": 200, "stops": False,
+}  # fmt: skip
+
 VIEW_CHANGE = (
+    Mutant(
+        "q-unbounded",
+        "a number takes as many proposals as there are views",
+        _q_unbounded,
+        rule="2.6",
+        fixed=_CROWDED,
+        within=60,
+    ),
     Mutant(
         "highest-p-wins",
         "a new view takes the P entry of the highest view, without A1 and A2",
