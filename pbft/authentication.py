@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pbft.batch import AuthKind, ClientRequest, Kind, signature_body
 from pbft.config import Group
 from pbft.crypto import (
@@ -39,6 +41,11 @@ class KeyAuthentication:
         self._robust = bool(group.tunables.signed_requests)
         self._verdicts: dict[bytes, bool] = {}
         """Digest and signature -> whether it verifies; the newest ones."""
+        self.on_use: Callable[[int, bytes, bytes], None] = lambda client, key_id, key: None
+        """(client, key id, key): a request verified under this key of a link for the first time. Who only connects
+        leaves nothing behind."""
+        self._unused: dict[int, dict[bytes, bytes]] = {}
+        """Client -> key id -> key, of links under which no request has verified yet; the newest ones."""
         self.defers = False
         """Whether somebody verifies signatures off the event loop (`pbft.signature_desk`)."""
         self.now = 0.0
@@ -47,6 +54,10 @@ class KeyAuthentication:
 
     def add_key(self, client: int, key: AuthenticatorKey) -> None:
         """A link to a client is up, or has new keys."""
+        unused = self._unused.setdefault(client, {})
+        unused[key.key_id] = key.key
+        if len(unused) > _KEYS_PER_CLIENT:
+            del unused[next(iter(unused))]
         self._ring.add(client, key, self.now + _KEY_LIFETIME)
 
     def add_old_key(self, client: int, key: AuthenticatorKey) -> None:
@@ -74,9 +85,18 @@ class KeyAuthentication:
             if self._robust or is_recover or len(authenticator) != 1 + len(self._replicas) * AUTHENTICATOR_ENTRY_SIZE:
                 return False
             client, now, ring = request.client, self.now, self._ring
-            return check_authenticator(
-                authenticator[1:], self._me, request.digest, lambda key_id: ring.lookup(client, key_id, now)
-            )
+            asked = b""
+
+            def lookup(key_id: bytes) -> bytes | None:
+                nonlocal asked
+                asked = key_id
+                return ring.lookup(client, key_id, now)
+
+            if not check_authenticator(authenticator[1:], self._me, request.digest, lookup):
+                return False
+            if (key := self._unused.get(client, {}).pop(asked, None)) is not None:
+                self.on_use(client, asked, key)
+            return True
         if is_recover:
             kind, size, is_member = AuthKind.SEAL, SEAL_SIZE, request.client < len(self._replicas)
         else:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from pbft.codec import CodecError, array, blob, decode_row, dumps, head_size, loads, row, uint
+from pbft.codec import CodecError, array, blob, decode_row, dumps, head_size, loads, most_items, row, uint
 from pbft.config import CLIENT_PRINCIPAL, PROTOCOL_VERSION
 from pbft.crypto.digests import digest
 from pbft.messages import Request
@@ -73,7 +73,7 @@ class ClientRequest:
         """Parse the body of a request. Raises `CodecError`."""
         self.body = body
         self.authenticator = authenticator
-        value = loads(body)
+        value = loads(body, most_items(_operations))
         self.operations: Sequence[bytes] = ()
         if type(value) is not tuple or not value:
             raise CodecError("shape", "a request is an array that starts with its kind")
@@ -108,6 +108,14 @@ class ClientRequest:
     def is_signed(self) -> bool:
         """Whether a signature came with it (not whether it verifies)."""
         return self.authenticator[:1] in (b"\x01", b"\x02")
+
+    def without_operations(self) -> ClientRequest:
+        """What says which request it was, and not what it asked for."""
+        other = ClientRequest.__new__(ClientRequest)
+        for name in ("client", "digest", "floor", "id", "kind", "replier", "session"):
+            setattr(other, name, getattr(self, name))
+        other.body, other.authenticator, other.operations = b"", b"", ()
+        return other
 
     def message(self) -> Request:
         """The wire message."""
@@ -276,7 +284,7 @@ def encode_answer(answer: Answer, value: int) -> bytes:
 
 def decode_result(result: bytes) -> tuple[Answer, object]:
     """(answer, rows | number). Raises `CodecError`."""
-    value = loads(result)
+    value = loads(result, most_items(_RESULTS[Answer.DONE]))
     if type(value) is not tuple or len(value) != 2 or value[0] not in _RESULTS or type(value[0]) is not int:
         raise CodecError("shape", "a result is an array of two that starts with its kind")
     answer = Answer(value[0])

@@ -4,6 +4,9 @@ Rules of this file: knows no message. A class declares one check per field with 
 `[type, field, ...]`. Decoding accepts exactly the bytes that encoding produces: no tags, floats, maps, indefinite
 lengths, long headers, or trailing bytes. A check returns the number of bytes that the canonical encoding of the value
 takes; if the sum differs from what arrived, something was encoded the long way round or follows the value.
+
+Decoding builds an object for every item, so what is long, or looks like many arrays, is counted first: no more items
+than its checks allow.
 """
 
 from __future__ import annotations
@@ -15,9 +18,18 @@ import cbor2
 
 MAX_MESSAGE_BYTES = 80 << 20
 _MAX_DEPTH = 8
+_SHORT = 128
+"""Bytes that are decoded at once, whatever they are."""
+_COUNTED_FROM = 16 << 10
+"""Bytes from which on items are always counted before they are decoded."""
+_ARRAY_HEADS = bytes(range(0x80, 0xA0))
+"""Arrays cost most to decode: 0.3 microseconds for each byte like these."""
 
 Check = Callable[[Any], int]
 T = TypeVar("T")
+
+_MOST: dict[Check, int] = {}
+"""Check -> how many CBOR items a value that passes it can have; 1 for those that are not listed."""
 
 
 class CodecError(ValueError):
@@ -103,6 +115,7 @@ def array(item: Check, maximum: int, minimum: int = 0) -> Check:
             raise CodecError("length", f"{count} elements lie outside {minimum}..{maximum}")
         return head_size(count) + sum(map(item, value))
 
+    _MOST[check] = 1 + maximum * most_items(item)
     return check
 
 
@@ -119,7 +132,13 @@ def row(*items: Check) -> Check:
             size += item(field)
         return size
 
+    _MOST[check] = 1 + sum(map(most_items, items))
     return check
+
+
+def most_items(check: Check) -> int:
+    """CBOR items of the largest value that passes a check."""
+    return _MOST.get(check, 1)
 
 
 class _NoTags(dict[int, Any]):
@@ -148,10 +167,39 @@ def _no_maps(found: object, immutable: bool = True) -> NoReturn:
     raise CodecError("cbor", "maps are not allowed")
 
 
-def loads(data: bytes) -> Any:
-    """One CBOR value; raises `CodecError` for everything that is not plain CBOR of bounded depth and size."""
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise CodecError("length", f"{len(data)} bytes exceed {MAX_MESSAGE_BYTES}")
+_FEW = 16
+_LENGTH_BYTES = {24: 1, 25: 2, 26: 4, 27: 8}
+
+
+def _count(data: bytes, most: int) -> None:
+    """Raises `CodecError` if there are more than about `most` CBOR items; a few more, and what is no CBOR, are for the
+    decoder and the checks to refuse."""
+    position, end = 0, len(data)
+    for _ in range(most + _FEW):
+        if position >= end:
+            return
+        head = data[position]
+        value = head & 31
+        position += 1
+        if value >= 24:
+            size = _LENGTH_BYTES.get(value, 0)
+            value = int.from_bytes(data[position : position + size])
+            position += size
+        if head >> 5 in (2, 3):
+            position += value
+    if position < end:
+        raise CodecError("items", f"more than {most} items")
+
+
+def loads(data: bytes, most: int = 1 << 20) -> Any:
+    """One CBOR value of no more than about `most` items; raises `CodecError` for everything that is not plain CBOR of
+    bounded depth and size."""
+    size = len(data)
+    if size > _SHORT:
+        if size > MAX_MESSAGE_BYTES:
+            raise CodecError("length", f"{size} bytes exceed {MAX_MESSAGE_BYTES}")
+        if size > _COUNTED_FROM or size - len(data.translate(None, _ARRAY_HEADS)) > size // 4 + 32:
+            _count(data, most)
     try:
         return cbor2.loads(
             data,
@@ -170,7 +218,7 @@ def loads(data: bytes) -> Any:
 
 def decode_row(data: bytes, check: Check) -> tuple[Any, ...]:
     """Decode one array whose fields pass `check`, canonical to the last byte."""
-    value = loads(data)
+    value = loads(data, most_items(check))
     if check(value) != len(data):
         raise CodecError("canonical", "the value is not in its shortest encoding, or bytes follow it")
     return tuple(value)
@@ -224,7 +272,7 @@ class Family:
 
     def decode(self, data: bytes) -> Any:
         """The value that encodes to exactly `data`; raises `CodecError` and nothing else."""
-        value = loads(data)
+        value = loads(data, self._most_of(data) if len(data) > _SHORT else 0)
         if type(value) is not tuple or not value or type(value[0]) is not int:
             raise CodecError("shape", "expected an array that starts with a number")
         known = self._by_number.get(value[0])
@@ -241,6 +289,11 @@ class Family:
         fields[index] = tuple(inner(*entry) for entry in fields[index])
         return cls(*fields)
 
+    def _most_of(self, data: bytes) -> int:
+        """Items of the largest value of the class that `data` claims to be of."""
+        cls = self.peek(data)
+        return 0 if cls is None else most_items(self._by_number[self._numbers[cls]][1])
+
     def sized(self, cls: type[Any]) -> Check:
         """A check for a value of `cls` nested in another one, without its number."""
         _, check = self._by_number[self._numbers[cls]]
@@ -251,4 +304,5 @@ class Family:
                 raise CodecError("type", f"expected an array, found {type(value).__name__}")
             return check((number, *value)) - head_size(number) - head_size(len(value) + 1) + head_size(len(value))
 
+        _MOST[nested] = most_items(check)
         return nested

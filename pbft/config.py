@@ -186,6 +186,12 @@ class Group:
     epoch: int = 0
 
     def __post_init__(self) -> None:
+        t = self.tunables
+        if t.operation_max_bytes + self.authenticator_max_bytes + 256 > t.batch_max_bytes:
+            raise ConfigError(
+                f"protocol.batch_max_bytes = {t.batch_max_bytes} does not hold one request of "
+                f"protocol.operation_max_bytes = {t.operation_max_bytes} with a proof for {len(self.replicas)} replicas"
+            )
         if self.message_max_bytes > _MESSAGE_LIMIT:
             raise ConfigError(
                 f"protocol.log_window = {self.tunables.log_window} is too much for {len(self.replicas)} replicas: a "
@@ -205,6 +211,12 @@ class Group:
     def view_change_max_bytes(self) -> int:
         """Bytes of the largest VIEW-CHANGE: C, P and Q, with as many entries of Q as the window can have."""
         return self.tunables.log_window * _ENTRIES_PER_NUMBER * _ENTRY_BYTES + 4096
+
+    @property
+    def authenticator_max_bytes(self) -> int:
+        """Bytes of the longest proof that a request comes from its client: a MAC for each replica, or a replica's seal
+        (`pbft.crypto`)."""
+        return max(1 + 24 * len(self.replicas), 1 + 160)
 
     @property
     def quorums(self) -> Quorums:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
@@ -17,6 +18,14 @@ from pbft.execution.results import Executed, Result
 
 QUICK = 0.002
 """Seconds that `submit` waits; far below any timer of the protocol."""
+
+ANSWERS_OF_CLIENT = 16
+ANSWERS = 1024
+"""Questions to the table that may wait for the executor, of one client and in all; what comes above that is dropped,
+and its client asks again."""
+
+_AT_ONCE = 128
+"""Results that one `collect` gives out."""
 
 RECURSION_LIMIT = 2000
 STACK_BYTES = 64 << 20
@@ -33,8 +42,10 @@ class ExecutorThread:
         self._interval = checkpoint_interval
         self._notify = notify
         self._jobs: SimpleQueue[tuple[int, Batch] | ClientRequest | None] = SimpleQueue()
-        self._results: SimpleQueue[Executed | Result | None] = SimpleQueue()
+        self._results: SimpleQueue[Executed | tuple[int, Result | None]] = SimpleQueue()
         self._outstanding = 0
+        self._answering: Counter[int] = Counter()
+        """Client -> questions of it that wait for the executor."""
         self._waiting = False
         self._snapshots: dict[int, ExecutionSnapshot] = {}
         if executor.last_executed and executor.last_executed % checkpoint_interval == 0:
@@ -75,8 +86,11 @@ class ExecutorThread:
         """What the table says of a request: at once while the executor is idle, else by `collect`."""
         if not self._outstanding:
             return self._executor.answer(request)
-        self._jobs.put(request)
-        self._outstanding += 1
+        waiting = self._answering
+        if waiting[request.client] < ANSWERS_OF_CLIENT and waiting.total() < ANSWERS:
+            waiting[request.client] += 1
+            self._jobs.put(request.without_operations())
+            self._outstanding += 1
         return None
 
     def collect(self) -> list[Executed | Result]:
@@ -84,11 +98,20 @@ class ExecutorThread:
         if self.failure is not None:
             raise self.failure
         found: list[Executed | Result] = []
-        while not self._results.empty():
+        while not self._results.empty() and len(found) < _AT_ONCE:
             self._outstanding -= 1
             result = self._results.get_nowait()
-            if result is not None:
+            if isinstance(result, Executed):
                 found.append(result)
+                continue
+            client, answer = result
+            self._answering[client] -= 1
+            if not self._answering[client]:
+                del self._answering[client]
+            if answer is not None:
+                found.append(answer)
+        if not self._results.empty():
+            self._notify()
         return found
 
     def snapshot(self, number: int) -> ExecutionSnapshot | None:
@@ -116,7 +139,7 @@ class ExecutorThread:
         try:
             while (job := self._jobs.get()) is not None:
                 if isinstance(job, ClientRequest):
-                    self._results.put(self._executor.answer(job))
+                    self._results.put((job.client, self._executor.answer(job)))
                 else:
                     done = self._executor.execute(*job)
                     if job[0] % self._interval == 0:

@@ -141,6 +141,7 @@ class Node:
         heartbeat = t.heartbeat_interval / 1000
         limits = Limits(
             message_max_bytes=message_max,
+            client_message_max_bytes=2 * t.operation_max_bytes + (64 << 10),
             queue_max_bytes=max(64 << 20, 2 * message_max),
             client_queue_max_bytes=max(16 << 20, 2 * message_max),
             heartbeat_interval=heartbeat,
@@ -188,9 +189,7 @@ class Node:
             self.host.replica.on_keys_ended(link.principal)
 
     def _add_key(self, link: Link) -> None:
-        key = link.session.newest_authenticator_key
-        self._authentication.add_key(link.principal, key)
-        self.host.replica.on_client_key(link.principal, key.key_id, key.key)
+        self._authentication.add_key(link.principal, link.session.newest_authenticator_key)
 
     def on_link_down(self, link: Link, reason: str) -> None:
         """Requests that the link authenticated stay valid for a moment: others may relay them still (rule 1.18)."""

@@ -18,7 +18,9 @@ from pbft.authentication import KeyAuthentication
 from pbft.batch import ClientRequest
 
 WAITING_PER_SOURCE = 64
-WAITING_BYTES = 16 << 20
+WAITING_BYTES = 4 << 20
+WAITING_BYTES_TOTAL = 32 << 20
+"""Of all sources: with k of them that wait, each has no more than a k-th part, but for one request."""
 WAITING_URGENT = 1 << 15
 PER_SOURCE = 16
 PER_TURN = 64
@@ -53,7 +55,8 @@ class SignatureDesk:
             self._urgent.setdefault(request.digest + request.authenticator, request)
         else:
             mine = self._waiting.setdefault(source, deque())
-            if len(mine) >= WAITING_PER_SOURCE or sum(r.size for r in mine) + request.size > WAITING_BYTES:
+            room = min(WAITING_BYTES, WAITING_BYTES_TOTAL // len(self._waiting))
+            if len(mine) >= WAITING_PER_SOURCE or (mine and sum(r.size for r in mine) + request.size > room):
                 return False
             mine.append(request)
         self._wanted.set()

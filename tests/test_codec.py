@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pbft import codec
 from pbft.codec import (
     MAX_MESSAGE_BYTES,
     Check,
@@ -22,6 +23,7 @@ from pbft.codec import (
     flag,
     head_size,
     loads,
+    most_items,
     row,
     text,
     uint,
@@ -354,3 +356,38 @@ def test_only_registered_values_are_encoded() -> None:
     """Encoding a value of another type is a bug and says so, even if it looks like a registered one."""
     with pytest.raises(KeyError):
         _family().encode((1, 2))
+
+
+@pytest.mark.parametrize("size", [200, 15_000, 3_000_000])
+@pytest.mark.parametrize("unit", [b"\x81\x81\x81\x81\x81\x81\x80", b"\x81\x80", b"\x80"])
+def test_masses_of_items_are_refused_before_they_are_decoded(
+    monkeypatch: pytest.MonkeyPatch, size: int, unit: bytes
+) -> None:
+    """An array of arrays takes 300 times as long to decode as a byte string of its length."""
+    monkeypatch.setattr(codec.cbor2, "loads", lambda *_, **__: pytest.fail("it was decoded"))
+    count = size // len(unit)
+    with pytest.raises(CodecError, match="items"):
+        loads(b"\x9a" + count.to_bytes(4) + unit * count, 20)
+
+
+@given(st.recursive(st.integers(0, 2**64 - 1) | st.binary(max_size=300), lambda inner: st.lists(inner, max_size=5)))
+def test_items_are_counted_as_the_encoding_has_them(value: object) -> None:
+    """Many too few allowed, and it is refused; just enough, and it is not."""
+
+    def items(value: object) -> int:
+        return 1 + sum(map(items, value)) if isinstance(value, list) else 1
+
+    data = dumps(value)
+    codec._count(data, items(value) - codec._FEW)
+    with pytest.raises(CodecError, match="items"):
+        codec._count(data, items(value) - codec._FEW - 1)
+
+
+def test_the_largest_value_that_its_checks_allow_is_decoded() -> None:
+    """Whatever it looks like: all of it arrays, or longer than what is always counted."""
+    check = row(uint(), array(row(array(uint(), 3)), 5000))
+    largest = (7, tuple(((1, 2, 3),) for _ in range(5000)))
+    assert most_items(check) == 2 + 1 + 5000 * 5
+    assert decode_row(dumps(largest), check) == largest
+    hollow = (7, tuple(((),) for _ in range(5000)))
+    assert decode_row(dumps(hollow), check) == hollow

@@ -323,7 +323,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "sequence number as a date": (b"\x84\x03\x00\xc1\x01\x58\x20" + D, "cbor"),
     "self-described CBOR": (b"\xd9\xd9\xf7" + _cbor(3, 0, 1, D), "cbor"),
     "a field marked for sharing": (b"\x84\x03\xd8\x1c\x00\x01\x58\x20" + D, "cbor"),
-    "nested 10,000 deep": (b"\x84\x03" + b"\x81" * 10_000, "cbor"),
+    "nested 10,000 deep": (b"\x84\x03" + b"\x81" * 10_000, "items"),
     "said to have 2^64-1 fields": (b"\x9b" + b"\xff" * 8 + b"\x03", "cbor"),
     "digest said to have 2^63 bytes": (b"\x84\x03\x00\x01\x5b\x7f" + b"\xff" * 7, "cbor"),
     "reason that is no UTF-8": (b"\x85\x0d\x00\x01\x01\x62\xc3\x28", "cbor"),

@@ -75,31 +75,32 @@ def split_plain_frame(data: bytes) -> tuple[int, bytes, bytes] | str | None:
 
 
 class Reassembly:
-    """Fragments of one class until their message is complete. `bytes`: what is held."""
+    """Fragments of one class until their message is complete. However small they are, they take what they are long."""
 
-    __slots__ = ("_maximum", "_pieces", "bytes")
+    __slots__ = ("_maximum", "_pieces")
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
-        self._pieces: list[bytes] = []
-        self.bytes = 0
+        self._pieces = bytearray()
 
     def add(self, piece: bytes) -> bool:
         """Keep a fragment; False if the message has become too long."""
-        # An empty fragment is refused, for a list of them would grow without counting.
-        if not piece or self.bytes + len(piece) > self._maximum:
+        if not piece or self.held + len(piece) > self._maximum:  # an empty one has no sense
             return False
-        self._pieces.append(piece)
-        self.bytes += len(piece)
+        self._pieces += piece
         return True
+
+    @property
+    def held(self) -> int:
+        """Bytes of the fragments so far."""
+        return len(self._pieces)
 
     def finish(self, last: bytes) -> bytes | None:
         """The whole message, None if it is too long."""
-        if self.bytes + len(last) > self._maximum:
+        if self.held + len(last) > self._maximum:
             return None
         if not self._pieces:
             return last
-        message = b"".join((*self._pieces, last))
-        self._pieces.clear()
-        self.bytes = 0
+        message = bytes(self._pieces + last)
+        self._pieces = bytearray()
         return message

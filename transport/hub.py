@@ -15,6 +15,7 @@ import logging
 import random
 import selectors
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -33,6 +34,9 @@ from pbft.transport.statistics import HubStatistics, QuietLog, Tally, log
 
 _QUIET_FAILURES = frozenset({"connection-lost", "evicted", "timeout"})
 """What a stranger's handshake may end with without a line in the log: scans, health checks, full tables."""
+
+
+_SERVED = 8192
 
 
 def _name(principal: int | None) -> str:
@@ -87,7 +91,9 @@ class Hub:
         self._fallen: list[tuple[TcpLink, str]] = []
         self._acceptors: list[Acceptor] = []
         self._accepting_again_at: float | None = None
-        self._accepted = self._dials = self._sweeps = self._ticks = 0
+        self._accepted = self._dials = self._sweeps = self._ticks = self._turn = 0
+        self._served: dict[int, int] = {}
+        """Client -> the turn in which a link of it was served last."""
         self._ran = False
 
     # -- interface
@@ -192,12 +198,15 @@ class Hub:
         for link in [link for link, until in self._resting.items() if until <= self.now]:
             del self._resting[link]
             link.wake()
-        others = []
+        others, clients = [], []
         for key, mask in self.selector.select(0):
-            if type(key.data) is TcpLink:
-                key.data.on_ready(mask)
-            else:
+            if type(key.data) is not TcpLink:
                 others.append((key.data, mask))
+            elif is_client(key.data.principal):
+                clients.append((key.data, mask))
+            else:
+                key.data.on_ready(mask)
+        self._serve_clients(clients)
         # Strangers last: what is authenticated does not wait for their handshakes.
         for other, mask in others:
             other.on_ready(mask)
@@ -207,6 +216,26 @@ class Hub:
         while self._fallen:
             self._deliver_fallen()
             self.flush()
+
+    def _serve_clients(self, ready: list[tuple[TcpLink, int]]) -> None:
+        """Replicas were served before. Of clients, a link each in turn, those first that were served longest ago, until
+        time is up; the others stay ready for the next sweep. So however many links they have, they hold no sweep up."""
+        if len(ready) > 1:
+            turns = Counter[int]()
+            order: list[tuple[int, int, int, TcpLink, int]] = []
+            for link, mask in ready:
+                order.append((turns[link.principal], self._served.get(link.principal, 0), len(order), link, mask))
+                turns[link.principal] += 1
+            ready = [(link, mask) for *_, link, mask in sorted(order, key=lambda entry: entry[:3])]
+        end = self.clock() + self.limits.clients_seconds
+        for number, (link, mask) in enumerate(ready):
+            if number and self.clock() > end:
+                break
+            self._turn += 1
+            self._served[link.principal] = self._turn
+            link.on_ready(mask)
+        if len(self._served) > _SERVED:
+            self._served.clear()
 
     async def _ticking(self) -> None:
         while True:

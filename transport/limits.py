@@ -18,6 +18,8 @@ class Limits:
 
     message_max_bytes: int = 16 * MIB
     """Largest message that is sent or put together from fragments."""
+    client_message_max_bytes: int = 16 * MIB
+    """Largest message of a client."""
 
     queue_max_bytes: int = 64 * MIB
     """Per link to a replica and class (control, bulk): what waits for the socket. The oldest goes first."""
@@ -30,6 +32,8 @@ class Limits:
     read_max_bytes: int = 256 * KIB
     """What one sweep takes from one replica's link, so that nobody starves the others."""
     client_read_max_bytes: int = 64 * KIB
+    clients_seconds: float = 0.005
+    """Time in one sweep after which no further link of a client is read."""
     write_max_bytes: int = 256 * KIB
     """What is sealed at a time: a control message waits behind no more than this and the kernel's buffer."""
 

@@ -115,8 +115,8 @@ class TcpLink:
         self.received_bytes = self.received_messages = self.sent_bytes = 0
         client = is_client(self.principal)
         self._buffer = owner.read_buffer[: limits.client_read_max_bytes] if client else owner.read_buffer
-        self._control_parts = Reassembly(limits.message_max_bytes)
-        self._bulk_parts = Reassembly(limits.message_max_bytes)
+        longest = min(limits.message_max_bytes, limits.client_message_max_bytes if client else limits.message_max_bytes)
+        self._control_parts, self._bulk_parts = Reassembly(longest), Reassembly(longest)
         self._longest = framing.LONGEST_CONFIRMING if dialed else framing.LONGEST_LINKED
         self._rest = b""
         self._mask = READ
@@ -190,7 +190,7 @@ class TcpLink:
     @property
     def held_bytes(self) -> int:
         """Memory that this link's traffic takes: what waits to be sent, to be taken, and messages received in part."""
-        return self.queued_bytes + len(self._rest) + self._control_parts.bytes + self._bulk_parts.bytes
+        return self.queued_bytes + len(self._rest) + self._control_parts.held + self._bulk_parts.held
 
     # -- receiving
 
@@ -238,7 +238,7 @@ class TcpLink:
                 self._owner.refuse_link(self, "bad-mac", "a frame that is forged, altered or out of order")
                 return
             position = stop
-            if kind == CONTROL and not parts.bytes:
+            if kind == CONTROL and not parts.held:
                 self.received_messages += 1
                 deliver(self, body)
             else:

@@ -16,7 +16,7 @@ import trio
 
 from pbft.crypto import HandshakeConfig, HandshakeError, Initiator, Responder
 from pbft.transport.errors import ListenError
-from pbft.transport.interface import Address, Receiver
+from pbft.transport.interface import Address, Receiver, is_client
 from pbft.transport.limits import Limits
 from pbft.transport.memory_hub import MemoryHub, MemoryLink
 
@@ -162,6 +162,10 @@ class MemoryNetwork:
         touched[hub] = None
         if body is None:
             hub.close_link(link, "closed by the peer")
+            return
+        if is_client(link.principal) and len(body) > hub.limits.client_message_max_bytes:
+            hub.tally.refuse(link.principal, "too-long")
+            hub.close_link(link, "too-long")
             return
         link.received_messages += 1
         link.received_bytes += len(body)

@@ -80,7 +80,12 @@ class Registry(Generic[AnyLink]):
             return same_process
         if len(existing) >= self._limits.links_per_client_max:
             return [min(existing, key=lambda link: link.last_received)]
-        return "busy" if self.client_links >= self._client_links_max else []
+        if self.client_links < self._client_links_max:
+            return []
+        # Who has most links gives one, unless the newer one's client would then have as many: a few faulty clients
+        # must not keep all others out.
+        most = max((links for p, links in self._links.items() if is_client(p)), key=len, default=[])
+        return [min(most, key=lambda link: link.last_received)] if len(most) > len(existing) + 1 else "busy"
 
     def add(self, link: AnyLink) -> None:
         """Enter a link that was admitted."""

@@ -130,6 +130,11 @@ class Delivery:
         self._ready[number] = batch
 
     @property
+    def is_full(self) -> bool:
+        """Whether as much waits for the executor as may."""
+        return self.handed >= self.executed + MAX_AT_EXECUTOR
+
+    @property
     def behind(self) -> bool:
         """Whether somebody correct has executed more than this replica can."""
         return next(iter(self.learned()), None) is not None
@@ -194,4 +199,5 @@ class Delivery:
         core = self._core
         row = (result.id, False, result.digest, result.result)
         if result.client in core.group.clients:
+            self._requests.note_answer(result.client, len(result.result))
             core.send(result.client, Reply(core.view, result.session, (row,)), self._answers_rest_on)

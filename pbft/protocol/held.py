@@ -36,7 +36,7 @@ class HeldProposals:
         `unverified`, `unknown`: as for `Ordering.on_pre_prepare`."""
         wanted = {*unverified, *unknown}
         doubtful = {r.digest: r for r in batch.requests if r.digest in wanted}
-        slot.held = Held(message, batch, list(doubtful.values()))
+        slot.held = Held(message, batch, list(doubtful.values()), set())
         self._numbers.add(slot.number)
         self.try_accept(slot)
         if slot.held is not None and unverified:
@@ -49,7 +49,9 @@ class HeldProposals:
         """A signature that was being looked at does not verify: the proposals that carry it stay held."""
         for number in sorted(self._numbers):
             slot = self._core.log.slots.get(number)
-            if slot is not None and slot.held is not None and request in slot.held.doubtful:
+            held = None if slot is None else slot.held
+            if held is not None and request.client not in held.told and request in held.doubtful:
+                held.told.add(request.client)  # one of each client: a NACK demotes it
                 self._say_unverifiable(number, request)
 
     def _say_unverifiable(self, number: int, request: ClientRequest) -> None:

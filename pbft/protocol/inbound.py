@@ -64,7 +64,12 @@ class Authentication(Protocol):
 Defer = Callable[[ClientRequest, int | None], bool]
 """(request, whose link it came over, None if a proposal waits for it) -> whether its signature will be verified."""
 
-BURDENS = frozenset((Refused.TOO_OFTEN, Refused.UNAUTHENTIC, Refused.MALFORMED, Refused.WRONG_ROLE, Refused.TOO_LARGE))
+BURDENS = frozenset(
+    (
+        *(Refused.TOO_OFTEN, Refused.UNAUTHENTIC, Refused.MALFORMED, Refused.WRONG_ROLE, Refused.TOO_LARGE),
+        Refused.NOT_WANTED,
+    )
+)
 """What a correct client that backs off hardly ever meets: looking at more of the same takes time from others."""
 
 
@@ -92,7 +97,7 @@ class Inbound:
     def receive(self, sender: int, body: bytes, incarnation: int | None = None) -> Refused | None:
         """Handle one message; the reason if it was refused. `incarnation`: the sender's, as its link says."""
         replica = self._replica
-        if len(body) > _VOTE_BYTES and (reason := self._refuse_unread(sender, body)):
+        if len(body) > _VOTE_BYTES and (reason := self._refuse_unread(sender, wire.peek(body), len(body))):
             return replica.core.refuse(sender, reason)
         try:
             message = decode(body) if len(body) > _VOTE_BYTES else _decode_vote(body)
@@ -130,22 +135,24 @@ class Inbound:
             return replica.core.refuse(sender, Refused.WRONG_ROLE)
         return replica.on_message(sender, message)
 
-    def _refuse_unread(self, sender: int, body: bytes) -> Refused | None:
-        """VIEW-CHANGEs and NEW-VIEWs are the longest messages that there are, and bring signatures to verify. Before it
-        is decoded, one's length is looked at, and how much of this kind its sender has sent in this STATUS interval: no
-        more is heard than twice what a correct one sends, a NEW-VIEW and the VIEW-CHANGEs of all (4 #26, #27)."""
-        kind = wire.peek(body)
+    def _refuse_unread(self, sender: int, kind: type[Message] | None, size: int) -> Refused | None:
+        """What can be said before it is decoded (4 #26, #27): nobody tells a replica results, and a client sends
+        nothing but REQUESTs. VIEW-CHANGEs and NEW-VIEWs are the longest messages that there are, and bring signatures
+        to verify: their length is looked at, and how much of them the sender has sent in this STATUS interval. No more
+        is heard than twice what a correct one sends, a NEW-VIEW and the VIEW-CHANGEs of all."""
+        if kind is Reply or (is_client(sender) and kind is not Request):
+            return Refused.WRONG_ROLE
         if kind is not ViewChange and kind is not NewView:
             return None
         core = self._replica.core
         one = core.group.view_change_max_bytes
         all_of_them = core.quorums.n * one
-        if len(body) > (all_of_them if kind is NewView else one):
+        if size > (all_of_them if kind is NewView else one):
             return Refused.TOO_LARGE
         if core.now >= self._view_bytes_until:
             self._view_bytes_until = core.now + core.tunables.status_interval / 1000
             self._view_bytes.clear()
-        heard = self._view_bytes[sender] = self._view_bytes.get(sender, 0) + max(len(body), _SEALED_LEAST)
+        heard = self._view_bytes[sender] = self._view_bytes.get(sender, 0) + max(size, _SEALED_LEAST)
         return Refused.TOO_OFTEN if heard > 4 * all_of_them else None
 
     def _has_ended(self, sender: int, incarnation: int, message: Message) -> bool:
@@ -219,9 +226,12 @@ class Inbound:
         if is_client(sender) and sender != request.client:
             return self._replica.core.refuse(sender, Refused.WRONG_ROLE)  # a client speaks for itself alone
         is_own = is_client(sender)
-        if is_own and self._replica.requests.answer_known(request, self._replica.delivery.executed):
+        if self._replica.requests.is_too_large(request):
+            return self._replica.requests.refuse_too_large(sender, request)
+        if is_own and self._replica.requests.is_answered(request, self._replica.delivery.executed):
+            # The table answers it, and no signature is looked at: the link says that it is the client's own question.
             self.last_request = (request.client, request.session)
-            return None
+            return self._replica.requests.answer_again(request)
         if is_own and self._replica.requests.turns_away(request):
             return self._replica.core.refuse(sender, Refused.TOO_OFTEN)
         authentic = self._is_known(request) and self._authentication.request_is_authentic(request)
@@ -283,6 +293,8 @@ class Inbound:
         for request in batch.requests:
             if knows(request):
                 continue
+            if not request.authenticator or not self._is_known(request):
+                return core.refuse(sender, Refused.MALFORMED)  # no correct primary proposes it: nothing is to be held
             verdict = self._is_known(request) and self._authentication.request_is_authentic(request)
             if verdict is None:
                 if not self._defer(request, None):

@@ -43,6 +43,8 @@ class Held(NamedTuple):
     batch: Batch
     doubtful: list[ClientRequest]
     """Requests not verified yet, each once; emptied from the end as they become known."""
+    told: set[int]
+    """Clients of which it was said that a request in it does not verify."""
 
 
 class Slot:

@@ -34,9 +34,11 @@ class Queue:
         """Requests of one client."""
         return len(self._by_client.get(client, ()))
 
-    def is_full_for(self, client: int) -> bool:
-        """Whether one more request of this client would find no room, whoever made some."""
-        return self.count_of(client) >= self._per_client
+    def is_full_for(self, request: ClientRequest) -> bool:
+        """Whether it would find no room, whoever made some."""
+        if self.count_of(request.client) < self._per_client:
+            return False
+        return not request.is_signed or all(r.is_signed for r in self.of(request.client))
 
     def get(self, request: ClientRequest) -> ClientRequest | None:
         """The queued request with this digest."""
@@ -44,16 +46,17 @@ class Queue:
 
     def add(self, request: ClientRequest, insistent: bool = False) -> list[ClientRequest] | None:
         """Queue a request; a signed copy replaces an unsigned one. Returns those that made room for it; None if a bound
-        is reached and nobody holds more than its client. An `insistent` one takes the place of its client's newest, and
-        is the next of that client."""
+        is reached and nobody holds more than its client. Where its client has no room left, a signed one takes the
+        place of the newest unsigned one, an `insistent` one that of the newest, and is the next of that client."""
         mine = self._by_client.get(request.client, {})
         old = mine.get(request.digest)
         evicted: list[ClientRequest] = []
         if old is None:
             if len(mine) >= self._per_client:
-                if not insistent:
+                gives = (r for r in reversed(mine.values()) if insistent or request.is_signed > r.is_signed)
+                if (victim := next(gives, None)) is None:
                     return None
-                evicted.append(next(reversed(mine.values())))
+                evicted.append(victim)
                 self.remove(request.client, evicted[0].digest)
             while self.count >= self._total or self.bytes + request.size > self._total_bytes:
                 victim = self._makes_room(request)

@@ -229,7 +229,8 @@ class Replica:
         self.retransmission.on_peer_up(peer)
 
     def on_client_key(self, client: int, key_id: bytes, key: bytes) -> None:
-        """A link to a client is up, or has a new key: what it authenticates must be verifiable after a crash."""
+        """The key of a client's link was used for the first time: what it authenticates must be verifiable after a
+        crash."""
         if key_id not in self.core.log.client_keys.get(client, {}):
             self.core.record(ClientKey(client, key_id, key))
 
@@ -275,6 +276,7 @@ class Replica:
         for requests in self.ordering.fresh:
             self.floor.on_accepted(requests)
         self.ordering.fresh.clear()
+        self.requests.executor_is_full = self.delivery.is_full
         self.suspicion.watch(self.delivery.committed_through)
         if self.ordering.contradicted or (self.core.is_active and self.core.is_void):
             self.suspicion.suspect_now()

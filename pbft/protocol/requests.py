@@ -20,6 +20,8 @@ _DOUBTFUL = 4096
 _FORWARD_AT_ONCE = 64
 _FORWARD_OF_CLIENT = 4
 """Of a client with more waiting than this, what is awaited is passed on and nothing else."""
+_ANSWERS = 64
+_ANSWER_BYTES = 1 << 20
 _FORWARD_BYTES = 1 << 20
 """What a backup passes on to the primary in one STATUS interval."""
 
@@ -36,6 +38,10 @@ class Requests:
         """Digest -> number, for requests in batches that this replica accepted and has not executed."""
         self._batches: dict[int, tuple[ClientRequest, ...]] = {}
         """Number -> requests of the batch accepted there. Invariant: numbers lie above the executed one."""
+        self._flying: Counter[int] = Counter()
+        """Client -> how many requests of it are in `_batches`."""
+        self.executor_is_full = False
+        """As many batches wait for the executor as may: no primary can be expected to propose more (rule 1.11)."""
         self._awaited: dict[bytes, int] = {}
         """Digest -> number it was pre-prepared at, or 0; oldest wait first. What a view timer runs for (rule 1.11).
         Invariant: in flight, or in `_first`."""
@@ -50,6 +56,8 @@ class Requests:
         self._forwards: dict[bytes, set[int]] = {}
         self._nacks: dict[tuple[int, int, bytes], set[int]] = {}
         self._demoted: dict[int, tuple[int, int]] = {}
+        self._answered: dict[int, tuple[int, int]] = {}
+        """Client -> (answers of the table, bytes of them) that it has had in this STATUS interval."""
         self.demotions = 0
 
     # ---- from clients and from backups that forward
@@ -63,17 +71,15 @@ class Requests:
                 self._answer_refusal(request, "unauthentic")
             return core.refuse(sender, Refused.UNAUTHENTIC)
         if self.is_too_large(request):
-            self._answer_refusal(request, "too-large")
-            return core.refuse(sender, Refused.TOO_LARGE)
+            return self.refuse_too_large(sender, request)
         if self._is_sent_again(request) and len(self._in_full) < core.tunables.pending_total:
             self._in_full.add(request.digest)
         verdict = self._mirror.judge(request, executed)
         if verdict is Verdict.ANSWERED:
             self._in_full.discard(request.digest)
-            if not from_replica or sender == request.client:
-                # Else one replica lets all others send old results to any client, as often as it likes.
-                core.effects.answers.append(request)
-            return None
+            if from_replica and sender != request.client:
+                return None  # one replica could let all others send old results to any client, as often as it likes
+            return self.answer_again(request)
         if verdict is Verdict.UNDECIDED and request.session >> 16 > core.log.high:
             self._in_full.discard(request.digest)
             return core.refuse(sender, Refused.UNAUTHENTIC)  # no such session can exist yet
@@ -84,9 +90,9 @@ class Requests:
             self._answer_refusal(request, "busy")
             return core.refuse(sender, Refused.NOT_WANTED)
         if request.digest in self.in_flight:
-            return None
-        if self._is_demoted(request.client, executed) and core.is_primary and not request.is_signed:
-            return core.refuse(sender, Refused.UNAUTHENTIC)
+            return self._note_repeated(sender)
+        if self._is_demoted(request.client, executed) and not request.is_signed:
+            return core.refuse(sender, Refused.UNAUTHENTIC)  # it would wait in vain, in room that signed ones need
         # What a backup passes on waits there with a timer: its client, which may have filled its own room here and
         # nowhere else, must not evict a primary by that.
         insistent = from_replica and request.is_signed and authentic
@@ -94,7 +100,7 @@ class Requests:
         if known is not None and (known.is_signed or not request.is_signed):
             if insistent:
                 self.queue.to_front(known)
-            return None
+            return self._note_repeated(sender)
         if not self._queued(request, insistent):
             self._in_full.discard(request.digest)
             self._answer_refusal(request, "busy")
@@ -122,20 +128,43 @@ class Requests:
             return request.is_signed
         return request.digest in self.in_flight or self.queue.get(request) is not None
 
-    def answer_known(self, request: ClientRequest, executed: int) -> bool:
-        """Whether the replicated table answers the request already; then it does, and no signature is looked at: the
-        link says that it is the client's own question (4 #26)."""
+    def is_answered(self, request: ClientRequest, executed: int) -> bool:
+        """Whether the replicated table answers the request already (4 #26)."""
         if request.client not in self._core.group.clients or self.is_too_large(request):
             return False
-        if self._mirror.judge(request, executed) is not Verdict.ANSWERED:
-            return False
+        return self._mirror.judge(request, executed) is Verdict.ANSWERED
+
+    def _note_repeated(self, sender: int) -> Refused | None:
+        """What waits here already came again: that too has a bound, for a client."""
+        if sender < self._core.quorums.n:
+            return None
+        count, size = self._answered.get(sender, (0, 0))
+        self._answered[sender] = count + 1, size
+        return self._core.refuse(sender, Refused.TOO_OFTEN) if count >= _ANSWERS else None
+
+    def answer_again(self, request: ClientRequest) -> Refused | None:
+        """Have the table answer its client, within what one client may ask for again in a STATUS interval: a question
+        costs it nothing, and the answer may be long (4 #7)."""
+        count, size = self._answered.get(request.client, (0, 0))
+        if count >= _ANSWERS or size >= _ANSWER_BYTES:
+            return self._core.refuse(request.client, Refused.TOO_OFTEN)
+        self._answered[request.client] = count + 1, size
         self._core.effects.answers.append(request)
-        return True
+        return None
+
+    def note_answer(self, client: int, size: int) -> None:
+        """The table's answer has so many bytes."""
+        count, before = self._answered.get(client, (0, 0))
+        self._answered[client] = count, before + size
+
+    def begin_interval(self) -> None:
+        """A STATUS interval begins."""
+        self._answered.clear()
 
     def turns_away(self, request: ClientRequest) -> bool:
         """Whether its client, whose link it came over, has as much waiting here as it may: then it hears `busy` before
         anything of the request is verified. What is refused must not cost a signature."""
-        if not self.queue.is_full_for(request.client) or self.queue.get(request) is not None:
+        if not self.queue.is_full_for(request) or self.queue.get(request) is not None:
             return False
         if request.digest in self.in_flight:
             return False
@@ -150,7 +179,15 @@ class Requests:
     def is_too_large(self, request: ClientRequest) -> bool:
         """Whether it exceeds what one REQUEST may carry."""
         t = self._core.tunables
+        if len(request.authenticator) > self._core.group.authenticator_max_bytes:
+            return True
         return len(request.body) > t.operation_max_bytes or len(request.operations) > t.operations_per_request
+
+    def refuse_too_large(self, sender: int, request: ClientRequest) -> Refused:
+        """Say so to the client if it comes from there."""
+        if sender == request.client:
+            self._answer_refusal(request, "too-large")
+        return self._core.refuse(sender, Refused.TOO_LARGE)
 
     def _vouched(self, sender: int, request: ClientRequest) -> bool:
         """The primary also takes what f+1 backups forward with one digest (rule 1.17)."""
@@ -195,8 +232,7 @@ class Requests:
             acceptable = request.is_signed or not self._is_demoted(request.client, executed)
             return acceptable and verdict is Verdict.FRESH and request.digest not in self.in_flight
 
-        in_flight = Counter(r.client for requests in self._batches.values() for r in requests)
-        taken = self.queue.take(core.tunables.batch_max_bytes - 64, ready, in_flight)
+        taken = self.queue.take(core.tunables.batch_max_bytes - 64, ready, self._flying)
         for request in answered:
             self._drop_answered(request)
         return taken
@@ -209,8 +245,9 @@ class Requests:
     # ---- what is awaited
 
     def _begin_wait(self, request: ClientRequest) -> None:
-        """A signed request that verified here waits for a PRE-PREPARE; if it is its client's only one, with a timer."""
-        if request.client not in self._first:
+        """A signed request that verified here waits for a PRE-PREPARE; if it is its client's only one, with a timer,
+        unless no primary may propose it now: so much of its client has not executed, by whoever's fault."""
+        if request.client not in self._first and self._flying[request.client] < IN_FLIGHT:
             self._first[request.client] = request.digest
             self._awaited.setdefault(request.digest, 0)
 
@@ -221,8 +258,11 @@ class Requests:
             self._awaited.pop(digest, None)
         if self._first.get(client) == digest:
             del self._first[client]
-            if (request := next((r for r in self.queue.of(client) if r.is_signed), None)) is not None:
-                self._begin_wait(request)
+            self._wait_for_next(client)
+
+    def _wait_for_next(self, client: int) -> None:
+        if (request := next((r for r in self.queue.of(client) if r.is_signed), None)) is not None:
+            self._begin_wait(request)
 
     def oldest_awaited(self, committed_through: int) -> bytes | None:
         """The request that has waited longest: not executed, and not in a batch that is committed here with all below
@@ -231,6 +271,8 @@ class Requests:
         while awaited:
             digest = next(iter(awaited))
             number = awaited[digest]
+            if not number and self.executor_is_full:
+                return next((d for d, n in awaited.items() if n > committed_through), None)
             if not number or number > committed_through:
                 return digest
             del awaited[digest]
@@ -238,7 +280,9 @@ class Requests:
 
     @property
     def oldest_unproposed(self) -> bytes | None:
-        """The request that has waited longest for a PRE-PREPARE."""
+        """The request that has waited longest for a PRE-PREPARE that can be expected."""
+        if self.executor_is_full:
+            return None
         return next((digest for digest, number in self._awaited.items() if not number), None)
 
     @property
@@ -295,13 +339,19 @@ class Requests:
 
     def ordered(self, number: int, requests: tuple[ClientRequest, ...]) -> None:
         """These requests are in an accepted batch: they wait no longer, and are not proposed twice (4 #37)."""
+        self._flying.subtract(r.client for r in self._batches.get(number, ()))
         self._batches[number] = requests
+        self._flying.update(r.client for r in requests)
         for request in requests:
             self.in_flight[request.digest] = self._awaited[request.digest] = number
             self.queue.remove(request.client, request.digest)
             self._forwards.pop(request.digest, None)
         for request in requests:
             self._end_wait(request.client, request.digest)
+            if self._flying[request.client] >= IN_FLIGHT:
+                first = self._first.pop(request.client, b"")
+                if first not in self.in_flight:
+                    self._awaited.pop(first, None)
 
     def passed(self, number: int) -> None:
         """`number` has executed. If that was another batch than the one accepted here, in a view that this replica left
@@ -309,8 +359,14 @@ class Requests:
         self._release(number, number)
 
     def _release(self, number: int, executed: int) -> None:
-        lost = [r for r in self._batches.pop(number, ()) if self.in_flight.get(r.digest) == number]
-        self.wait_again(lost, executed)
+        batch = self._batches.pop(number, ())
+        self._flying.subtract(r.client for r in batch)
+        self.wait_again([r for r in batch if self.in_flight.get(r.digest) == number], executed)
+        for client in dict.fromkeys(r.client for r in batch):
+            if not self._flying[client]:
+                del self._flying[client]
+            if client not in self._first:
+                self._wait_for_next(client)
 
     def view_begun(self, kept: Collection[int], committed_through: int, executed: int) -> None:
         """Of what was accepted in all views before, only what this one begins with (`kept`) is in flight still: else a
@@ -372,6 +428,15 @@ class Requests:
         interval = self._core.tunables.checkpoint_interval << min(times - 1, 16)
         self._demoted[client] = (executed + interval, times)
         self.demotions += 1
+        for request in [r for r in self.queue.of(client) if not r.is_signed]:
+            self._drop(request)  # nobody will order them, and signed ones of this client find no room
+
+    def _drop(self, request: ClientRequest) -> None:
+        """It waits no longer; its client hears `busy` and comes again."""
+        self.queue.remove(request.client, request.digest)
+        self._end_wait(request.client, request.digest)
+        self._in_full.discard(request.digest)
+        self._answer_refusal(request, "busy")
 
     def _is_demoted(self, client: int, executed: int) -> bool:
         until, _ = self._demoted.get(client, (0, 0))

@@ -93,6 +93,7 @@ class Retransmission:
             self._served.clear()
             self._answered.clear()
             self._shown_view.clear()
+            self._requests.begin_interval()
             self._requests.review(self._delivery.executed)
             self._requests.forward_again()
         if core.now < self._next_status and not self._ordering.ask_now:

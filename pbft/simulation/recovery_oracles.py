@@ -7,7 +7,7 @@ from typing import cast
 from pbft.batch import Batch
 from pbft.execution.results import Executed, Recovered
 from pbft.messages import Checkpoint, Commit, Message, NewView, Prepare, PrePrepare, Suspect, ViewChange, decode
-from pbft.protocol.records import Accepted, Entered, Record
+from pbft.protocol.records import Accepted, Boot, Entered, Record, StableCertificate
 from pbft.simulation.machine import Machine
 from pbft.simulation.oracles import Oracle
 from pbft.simulation.world import Violation
@@ -25,6 +25,8 @@ class Incarnations(Oracle):
         """Machine -> recoveries of it that had executed anywhere when it lost its disk last."""
         self._begun: dict[tuple[int, int], bool] = {}
         """(machine, view): it has begun this view; the NEW-VIEW is written again when the log is cut."""
+        self._low: dict[int, int] = {}
+        """Machine -> h when the record was made that was looked at last; records are seen at the end of a sweep."""
 
     def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
         """By whomever."""
@@ -69,8 +71,12 @@ class Incarnations(Oracle):
     def on_record(self, machine: Machine, position: int, record: Record) -> None:
         """Votes for a proposal, and views that are begun."""
         log = machine.host.replica.core.log
-        if isinstance(record, Accepted) and log.new_view is not None and log.view == record.view:
-            self._compare(machine, log.new_view, log.low, f"accepts {record.number}")
+        if isinstance(record, Boot):
+            self._low[machine.me] = log.low
+        elif isinstance(record, StableCertificate):
+            self._low[machine.me] = record.checkpoints[0].number
+        elif isinstance(record, Accepted) and log.new_view is not None and log.view == record.view:
+            self._compare(machine, log.new_view, self._low[machine.me], f"accepts {record.number}")
         elif isinstance(record, Entered):
             message = cast(NewView, decode(record.new_view))
             if message.sender == machine.me and log.new_view == message and not machine.host.replica.core.lost:

@@ -305,3 +305,20 @@ def test_a_backup_passes_on_a_request_however_large() -> None:
     c.wire.clear()
     backup.tick(1.0)
     assert [m for _, to, m in c.take(Request) if to == 0] == [request]
+
+
+def test_asking_again_for_what_is_answered_has_a_budget() -> None:
+    """It costs a client nothing, and each answer brings the whole result: a flood of it must not stop the others."""
+    c = group()
+    c.open(BOB)
+    request = c.ask()
+    m = c.members[1]
+    c.wire.clear()
+    refused = sum(m.give(ALICE, request) is not None for _ in range(1000))
+    answers = [to for _, to, _ in c.wire if to == ALICE]
+    assert len(answers) + refused == 1000 and len(answers) <= 64
+    m.tick(1.0)
+    assert m.give(ALICE, request) is None, "in the next interval it is answered again"
+    m.replica.requests.note_answer(ALICE, 1 << 20)
+    assert m.give(ALICE, request) is not None, "long answers are fewer"
+    assert m.give(BOB, c.request(BOB)) is None, "the budget of one client is not that of another"

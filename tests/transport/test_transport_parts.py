@@ -172,7 +172,8 @@ def test_newer_process_replaces_and_older_incarnation_does_not() -> None:
 
 
 def test_client_limits_of_the_registry() -> None:
-    """One client displaces its own idlest link; the total turns further clients away."""
+    """One client displaces its own idlest link. When there are as many as may be, who has most gives its idlest one,
+    and one who would then have as many is turned away."""
     registry: Registry[End] = Registry(0, Limits(links_per_client_max=2), client_links_max=3)
     first, second = End(CLIENT, b"1", False, 0, 5.0), End(CLIENT, b"2", False, 0, 1.0)
     for end in (first, second, End(CLIENT + 1, b"1", False)):
@@ -180,7 +181,8 @@ def test_client_limits_of_the_registry() -> None:
         registry.add(end)
     assert registry.admit(End(CLIENT, b"3", False)) == [second]
     assert registry.admit(End(CLIENT, b"1", False)) == [first]
-    assert registry.admit(End(CLIENT + 2, b"1", False)) == "busy"
+    assert registry.admit(End(CLIENT + 2, b"1", False)) == [second]
+    assert registry.admit(End(CLIENT + 1, b"2", False)) == "busy"
     assert registry.remove(first) and not registry.remove(first)
     assert registry.admit(End(CLIENT + 2, b"1", False)) == []
     assert registry.client_links == 2
