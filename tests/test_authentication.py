@@ -188,3 +188,19 @@ def test_a_recover_is_sealed_by_the_replica_itself_in_the_incarnation_that_it_en
     assert not here.request_is_authentic(ClientRequest(operations.body, b"\x02" + operations.authenticator[1:]))
     here.defers = True
     assert KeyAuthentication(GROUP, 1).signature_verifies(sealed(2, 3))
+
+
+def test_the_key_of_a_link_is_told_of_when_a_request_verifies_under_it() -> None:
+    """Once, and not before: who only connects leaves nothing in the log."""
+    here = KeyAuthentication(GROUP, 1)
+    told: list[tuple[int, bytes, bytes]] = []
+    here.on_use = lambda client, key_id, key: told.append((client, key_id, key))
+    alice = client_id(ALICE.public)
+    for i in range(1000):
+        here.add_key(alice, AuthenticatorKey(i.to_bytes(8), bytes(32)))
+    here.add_key(alice, KEYS[1])
+    wrong = [*KEYS[:1], AuthenticatorKey(KEYS[1].key_id, b"w" * 32), *KEYS[2:]]
+    assert not here.request_is_authentic(with_macs(wrong)) and not told
+    assert here.request_is_authentic(with_macs(KEYS)) and here.request_is_authentic(with_macs(KEYS, 2))
+    assert told == [(alice, KEYS[1].key_id, KEYS[1].key)]
+    assert here.request_is_authentic(signed(ALICE)) and len(told) == 1

@@ -12,7 +12,14 @@ from pbft.authentication import KeyAuthentication
 from pbft.batch import ClientRequest, operations_body, signature_body
 from pbft.config import Group, Tunables
 from pbft.crypto import PrivateKey, client_id
-from pbft.signature_desk import PER_SOURCE, PER_TURN, WAITING_PER_SOURCE, SignatureDesk
+from pbft.signature_desk import (
+    PER_SOURCE,
+    PER_TURN,
+    WAITING_BYTES,
+    WAITING_BYTES_TOTAL,
+    WAITING_PER_SOURCE,
+    SignatureDesk,
+)
 
 CLIENTS = [PrivateKey.from_seed(bytes([i]) * 32) for i in range(1, 4)]
 IDS = [client_id(key.public) for key in CLIENTS]
@@ -152,3 +159,15 @@ async def test_a_source_of_which_enough_is_verified_waits() -> None:
         unwanted.clear()
         t.desk.look_again()
         assert [r.client for r, _ in await t.verdicts(2)] == [IDS[1], IDS[0]]
+
+
+def test_what_waits_is_bounded_over_all_sources() -> None:
+    """However many clients send long requests whose signatures nobody has looked at: each may wait with one."""
+    t = Turns()
+    body = operations_body(IDS[0], 1 << 16, 1, 0, 255, [bytes(250_000)])
+    long = ClientRequest(body, b"\x01" + bytes(64))
+    taken = [sum(t.desk.submit(long, source) for _ in range(WAITING_PER_SOURCE)) for source in range(100)]
+    assert taken[0] * long.size <= WAITING_BYTES
+    assert all(count >= 1 for count in taken)
+    assert sum(taken) * long.size < 5 * WAITING_BYTES_TOTAL
+    assert taken[-1] <= 2

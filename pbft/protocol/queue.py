@@ -156,6 +156,10 @@ class Queue:
                 skipped.add(digest)
         return None
 
+    def clients(self) -> Iterable[int]:
+        """Who has something queued."""
+        return self._by_client.keys()
+
     def of(self, client: int) -> Iterable[ClientRequest]:
         """What one client has queued, in its order."""
         return self._by_client.get(client, {}).values()

@@ -287,8 +287,10 @@ class Requests:
 
     @property
     def unproposed(self) -> int:
-        """Requests that wait here for a PRE-PREPARE."""
-        return self.queue.count
+        """Requests that wait here and that a correct primary could propose now: of a client no more than it may have in
+        flight, or what one of them has waiting would be compared with what many have."""
+        queue = self.queue
+        return sum(min(queue.count_of(c), max(0, IN_FLIGHT - self._flying[c])) for c in queue.clients())
 
     def review(self, executed: int) -> None:
         """At each STATUS interval: what the executed state answers by now is answered and awaited no longer, else one

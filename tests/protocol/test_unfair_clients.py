@@ -6,8 +6,9 @@ import pytest
 from cluster import ALICE, BOB, Cluster
 from signed_views import executed_once, group, proposal
 
-from pbft.batch import ClientRequest, operations_body
-from pbft.messages import Refusal, Request, Suspect, encode
+from pbft.batch import ClientRequest, decode_batch, operations_body
+from pbft.config import CLIENT_PRINCIPAL
+from pbft.messages import Nack, Refusal, Request, Suspect, encode
 from pbft.protocol.queue import IN_FLIGHT, Queue
 
 
@@ -322,3 +323,89 @@ def test_asking_again_for_what_is_answered_has_a_budget() -> None:
     m.replica.requests.note_answer(ALICE, 1 << 20)
     assert m.give(ALICE, request) is not None, "long answers are fewer"
     assert m.give(BOB, c.request(BOB)) is None, "the budget of one client is not that of another"
+
+
+def test_a_proof_that_no_client_makes_is_refused_whoever_vouches_for_it() -> None:
+    """f+1 backups forward a request; a liar's copy has an authenticator that fits in no batch: it is not queued, and
+    one that claims to be signed and is not is never taken on the word of others."""
+    c = group()
+    for authenticator in (b"\x00" * 4000, b"\x01" + b"x" * 4000, b"\x01x"):
+        request = c.request(ALICE, authenticator=authenticator)
+        for sender in (1, 2, 3):
+            c.primary.give(sender, request)
+        assert not c.primary.replica.requests.queue.count
+    request = c.request(ALICE, authenticator=b"\x00\x01")
+    for sender in (1, 3):
+        c.primary.give(sender, request)
+    c.settle()
+    assert c.primary.times(request) == 1, "one with MACs that two vouch for is"
+
+
+def test_a_demoted_client_finds_room_for_what_it_signs() -> None:
+    """Its unsigned requests, which nobody orders any more, fill its part of each queue."""
+    c = group(pending_per_client=4, checkpoint_interval=128, log_window=256)
+    m = c.members[1]
+    for i in range(4):
+        m.give(ALICE, c.request(ALICE, b"%d" % i))
+    assert m.replica.requests.queue.count_of(ALICE) == 4
+    m.replica.requests.demote(ALICE, m.replica.delivery.executed)
+    assert m.replica.requests.queue.count_of(ALICE) == 0
+    assert m.give(ALICE, c.request(ALICE, b"unsigned")) == "unauthentic-request"
+    signed = c.request(ALICE, b"signed", b"\x01")
+    assert m.give(ALICE, signed) is None
+    assert [r.digest for r in m.replica.requests.queue.of(ALICE)] == [ClientRequest(*signed).digest]
+
+
+def test_a_signed_request_takes_the_place_of_the_newest_unsigned_one_of_its_client() -> None:
+    """Its client signs what it sends again: that must not wait behind what it gave up."""
+    queue = Queue(2, 100, 1 << 20)
+    old, new = queued(ALICE, 1), queued(ALICE, 2)
+    assert queue.add(old) == [] and queue.add(new) == []
+    signed, more = queued(ALICE, 3, signed=True), queued(ALICE, 4, signed=True)
+    assert not queue.is_full_for(signed) and queue.is_full_for(queued(ALICE, 5))
+    assert queue.add(signed) == [new] and queue.add(more) == [old]
+    assert queue.add(queued(ALICE, 6, signed=True)) is None and queue.is_full_for(signed)
+
+
+def test_a_proposal_with_a_request_that_nobody_can_have_authenticated_is_not_held() -> None:
+    """A correct primary proposes no such thing; a window of large ones would only be in the way."""
+    c = group()
+    m = c.members[1]
+    nobody = c.request(ALICE, authenticator=b"")
+    assert m.give(0, proposal(c, 2, nobody)) == "malformed"
+    stranger = Request(operations_body(CLIENT_PRINCIPAL | 99, 1 << 16, 1, 0, 255, [b"op"]), b"\x01")
+    assert m.give(0, proposal(c, 2, stranger)) == "malformed"
+    assert 2 not in m.replica.core.log.slots
+
+
+def test_of_what_does_not_verify_in_a_proposal_one_of_each_client_is_told() -> None:
+    """A NACK for each of thousands would be a flood of its own."""
+    c = group()
+    m = c.members[1]
+    bad = [c.request(ALICE, b"%d" % i, b"\x01") for i in range(20)]
+    message = proposal(c, 2, *bad)
+    batch = decode_batch(message.batch)
+    m.replica.on_pre_prepare(0, message, batch, (), tuple(r.digest for r in batch.requests))
+    c.wire.clear()
+    for request in batch.requests:
+        m.replica.on_request_verified(request, False)
+    m.flush()
+    assert len(c.take(Nack)) == 3, "one, to each other replica"
+
+
+def test_the_backlog_is_what_could_be_proposed_now() -> None:
+    """The floor compares primaries under one backlog: much of one client, which is ordered a few at a time, is not as
+    much of many. Else clients that take turns have one correct primary after the other replaced."""
+    c = group(checkpoint_interval=128, log_window=256)
+    c.open(BOB)
+    requests = c.members[1].replica.requests
+    mine = [c.request(ALICE, b"%d" % i, b"\x01") for i in range(30)]
+    for request in mine:
+        c.members[1].give(ALICE, request)
+    assert requests.queue.count == 30 and requests.unproposed == IN_FLIGHT
+    requests.ordered(9, tuple(ClientRequest(*r) for r in mine[:3]))
+    assert requests.unproposed == IN_FLIGHT - 3
+    c.members[1].give(BOB, c.request(BOB, b"x", b"\x01"))
+    assert requests.unproposed == IN_FLIGHT - 3 + 1
+    requests.ordered(10, tuple(ClientRequest(*r) for r in mine[3:IN_FLIGHT]))
+    assert requests.unproposed == 1

@@ -6,6 +6,8 @@ import dataclasses
 import logging
 import resource
 import socket
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import trio
 
 from pbft.transport import Limits, ListenError
+from pbft.transport.framing import CONTROL
 from pbft.transport.listening import open_listeners, shares
 
 CLIENT = 1 << 63
@@ -363,3 +366,32 @@ async def test_running_out_of_descriptors_hurts_no_link(
         assert left.downs == []
         lines = [r for r in caplog.records if "open files" in r.getMessage()]
         assert 1 <= len(lines) <= limits.refusal_log_burst
+
+
+async def test_clients_with_many_links_do_not_hold_up_a_sweep(
+    tcp: Any, recorder: Any, raw_peer: Any, quick: Any
+) -> None:
+    """What all of them have sent is looked at for a few milliseconds a sweep, each client in its turn."""
+    looked_at: list[tuple[int, int]] = []
+
+    def slow(link: Any, body: bytes) -> None:
+        if link.principal >= CLIENT:
+            time.sleep(0.001)
+        looked_at.append((right.sweeps, link.principal))
+
+    right = recorder(slow)
+    limits = dataclasses.replace(quick, client_read_max_bytes=500, dead_after=5.0)
+    async with tcp.hub(1, right, listen=("127.0.0.1", 0), limits=limits) as hub:
+        flooders = [await raw_peer.connect(hub.addresses[0], CLIENT, 1, process=p) for p in range(8)]
+        modest = await raw_peer.connect(hub.addresses[0], CLIENT + 1, 1)
+        replica = await raw_peer.connect(hub.addresses[0], 0, 1)
+        await right.until(lambda: len(right.ups) == 10)
+        for peer in flooders:
+            await peer.stream.send_all(b"".join(peer.sealed(CONTROL, b"flood") for _ in range(400)))
+        await modest.send(CONTROL, b"modest")
+        await replica.send(CONTROL, b"replica")
+        await right.until(lambda: len(looked_at) == 8 * 400 + 2, seconds=60)
+    per_sweep = Counter(sweep for sweep, principal in looked_at if principal >= CLIENT)
+    assert max(per_sweep.values()) < 60, "and not what eight links hold"
+    floods = [sweep for sweep, principal in looked_at if principal == CLIENT]
+    assert all(sweep < floods[-1] - 10 for sweep, p in looked_at if p != CLIENT), "the others do not wait for its end"

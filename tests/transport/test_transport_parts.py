@@ -6,6 +6,7 @@ import itertools
 import logging
 import selectors
 import socket
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -227,3 +228,14 @@ def test_limits_that_do_not_fit_are_refused(wrong: dict[str, float]) -> None:
     """Limits that would close live links or hold no message are refused when they are made."""
     with pytest.raises(TransportError):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+def test_small_fragments_take_what_they_are_long() -> None:
+    """A list of them would take twenty times that, and nobody would count it."""
+    parts = framing.Reassembly(1 << 20)
+    tracemalloc.start()
+    while parts.add(b"ab"):
+        pass
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert parts.held == 1 << 20 and taken < 3 << 20
