@@ -22,6 +22,7 @@ _FORWARD_OF_CLIENT = 4
 """Of a client with more waiting than this, what is awaited is passed on and nothing else."""
 _ANSWERS = 64
 _ANSWER_BYTES = 1 << 20
+_ANSWER_BYTES_TOTAL = 4 << 20
 _FORWARD_BYTES = 1 << 20
 """What a backup passes on to the primary in one STATUS interval."""
 
@@ -146,16 +147,18 @@ class Requests:
         """Have the table answer its client, within what one client may ask for again in a STATUS interval: a question
         costs it nothing, and the answer may be long (4 #7)."""
         count, size = self._answered.get(request.client, (0, 0))
-        if count >= _ANSWERS or size >= _ANSWER_BYTES:
+        total = sum(size for _, size in self._answered.values())
+        if count and (count >= _ANSWERS or size >= _ANSWER_BYTES or total >= _ANSWER_BYTES_TOTAL):
             return self._core.refuse(request.client, Refused.TOO_OFTEN)
-        self._answered[request.client] = count + 1, size
+        # How long the answer is, the table knows; until it has told, as long as it may be.
+        self._answered[request.client] = count + 1, size + self._core.tunables.result_max_bytes
         self._core.effects.answers.append(request)
         return None
 
     def note_answer(self, client: int, size: int) -> None:
         """The table's answer has so many bytes."""
         count, before = self._answered.get(client, (0, 0))
-        self._answered[client] = count, before + size
+        self._answered[client] = count, max(0, before - self._core.tunables.result_max_bytes) + size
 
     def begin_interval(self) -> None:
         """A STATUS interval begins."""

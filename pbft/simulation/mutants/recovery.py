@@ -15,12 +15,16 @@ from pbft.protocol.records import Reborn
 from pbft.protocol.recovery import Recovery
 from pbft.protocol.view_change import ViewChanges
 from pbft.simulation.mutants.base import HONEST, ROUGH, Mutant, Patch
+from pbft.simulation.network import Weather
 
 LOSING: Mapping[str, Any] = {**HONEST, "n": 4, "stops": False, "losses": 3, "crashes": 3, "operations": 40}
 """One of four loses its disk several times."""
 
-CHANGING: Mapping[str, Any] = {"losses": 3, "false_alarms": 10, "stops": False, "twin": False, "weather": ROUGH}
-"""Disks are lost while views change, with and without liars."""
+VOIDING: Mapping[str, Any] = {
+    **HONEST, "n": 4, "interval": 2, "window": 4, "operations": 80, "losses": 1, "false_alarms": 1, "stops": False,
+    "weather": Weather(),
+}  # fmt: skip
+"""A disk is lost in a view that begins with a VIEW-CHANGE of its replica."""
 
 
 def _nothing_is_lost() -> list[Patch]:
@@ -68,7 +72,7 @@ def _ended_count() -> list[Patch]:
 
 
 def _void_is_voted() -> list[Patch]:
-    return [(Core, "may_vote", property(lambda self: self.is_active and not self.is_mute))]
+    return [(Core, "is_void", property(lambda self: False))]
 
 
 def _reborn_is_cut() -> list[Patch]:
@@ -110,11 +114,11 @@ RECOVERY = (
     Mutant("no-nulls", "nothing fills up to a recovery point", _no_nulls, rule="1.7 e", fixed=LOSING, within=40),
     Mutant(
         "void-is-voted", "votes in a view that begins with a VIEW-CHANGE of an ended incarnation", _void_is_voted,
-        rule="1.7 b", fixed=CHANGING, within=100,
+        rule="1.7 b", fixed=VOIDING, within=40,
     ),
     Mutant(
         "ended-count", "a VIEW-CHANGE of an ended incarnation counts like any", _ended_count,
-        rule="1.7 b", fixed=CHANGING, within=100,
+        rule="1.7 b", fixed=VOIDING, within=40,
     ),
     Mutant(
         "reborn-is-cut", "the record of the present incarnation is not written again above the cut", _reborn_is_cut,
