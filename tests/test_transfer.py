@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+import pytest
+
 from pbft.config import Group, Tunables
 from pbft.execution import ExecutionSnapshot
 from pbft.messages import FetchState, Message, StatePiece, StateRoots
@@ -125,6 +127,7 @@ def test_a_source_that_sends_wrong_pieces_is_found_at_the_first() -> None:
     assert play.pieces_from(1) <= 2 * AT_ONCE
 
 
+@pytest.mark.scenario("C09")
 def test_a_source_that_proves_to_have_it_and_then_falls_silent_delays_little() -> None:
     """After two seconds others are asked for what it was to send; it alone left out, the state is here."""
     target = state_at(128)
@@ -223,6 +226,7 @@ def test_what_nobody_asked_for_is_ignored() -> None:
     assert not play.here.lies
 
 
+@pytest.mark.scenario("C18")
 def test_a_source_gives_one_peer_no_more_than_its_share() -> None:
     """It asks for everything again and again: a burst at once, then so much a second; the rest of its questions is
     dropped, not kept."""

@@ -15,6 +15,7 @@ python tests/processes/campaign.py fairness --rounds 5
 python tests/processes/campaign.py eviction-rates --rounds 5 --seconds 20
 python tests/processes/campaign.py bit-flips --rounds 10000
 python tests/processes/campaign.py lost-disks --rounds 10
+python tests/processes/campaign.py crash-anywhere --rounds 20
 
 Each prints one JSON object; one that ends badly says why and exits with 1. `--set NAME=VALUE` changes a number of
 `[protocol]` in the cluster's file; without it the defaults hold.
@@ -34,6 +35,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from campaigns.common import Load, Row, cluster, free_ports, settle, start, total
 from campaigns.crashes import backup_gone, kill_all
+from campaigns.disks import crash_anywhere
 from campaigns.distance import Refused, wide_area, wide_area_netem
 from campaigns.honest import honest, idle, no_quorum
 from campaigns.losses import lost_disks
@@ -43,9 +45,9 @@ from campaigns.strange import adversary, strangers
 from campaigns.unfair import eviction_rates, fairness
 
 __all__ = [
-    "Load", "Row", "adversary", "all_in_view_change", "backup_gone", "bit_flips", "cluster", "eviction_rates",
-    "fairness", "free_ports", "honest", "idle", "kill_all", "kill_primary", "lost_disks", "no_quorum", "settle",
-    "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
+    "Load", "Row", "adversary", "all_in_view_change", "backup_gone", "bit_flips", "cluster", "crash_anywhere",
+    "eviction_rates", "fairness", "free_ports", "honest", "idle", "kill_all", "kill_primary", "lost_disks",
+    "no_quorum", "settle", "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
 ]  # fmt: skip
 
 
@@ -70,6 +72,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "wide-area": _wide_area,
     "fairness": lambda a: fairness(a.rounds or 3, a.callers or 8, **a.tunables),
     "bit-flips": lambda a: bit_flips(a.rounds or 200, a.seed),
+    "crash-anywhere": lambda a: crash_anywhere(a.rounds or 4, a.seed),
     "lost-disks": lambda a: lost_disks(a.rounds or 4, a.callers or 32, a.seed, **a.tunables),
     "eviction-rates": lambda a: eviction_rates(a.rounds or 3, a.seconds, a.callers or 32, a.busy, **a.tunables),
 }

@@ -19,6 +19,7 @@ def behind(n: int = 4, batches: int = 5, **tunables: int) -> Cluster:
     return c
 
 
+@pytest.mark.scenario("C07")
 def test_who_was_away_learns_what_was_committed() -> None:
     """f+1 COMMITTED and a body let a replica execute without having prepared, without client traffic."""
     c = behind(batches=30)
