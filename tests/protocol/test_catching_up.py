@@ -293,3 +293,38 @@ def test_a_flood_that_makes_a_replica_ask_early_does_not_stop_it_from_answering(
     assert m.refused(3, "above-window") == 100
     assert m.refused(2, "too-often") == 0
     assert len(c.take(Committed, 1)) == 100
+
+
+@pytest.mark.scenario("B16")
+def test_what_two_took_while_two_were_down_is_executed_when_these_are_back() -> None:
+    """Nobody asks again: who holds the requests proposes them, or passes them on."""
+    c = Cluster(view_timeout=600)
+    c.open()
+    for m in c.members[:2]:
+        m.crash()
+    requests = [c.ask() for _ in range(10)]
+    c.wait(3)
+    for m in c.members[:2]:
+        m.restart()
+    c.wait(6)
+    assert all(m.times(r) == 1 for m in c.members for r in requests)
+    assert len({tuple(m.executed) for m in c.members}) == 1
+
+
+@pytest.mark.scenario("B12")
+def test_three_rolling_restarts_under_load_lose_nothing_and_double_nothing() -> None:
+    """Each replica in turn, primaries included; in between everybody is level again."""
+    c = Cluster(7, view_timeout=600)
+    c.open()
+    requests = []
+    for _ in range(3):
+        for m in reversed(c.members):
+            m.crash()
+            for _ in range(4):
+                requests.append(c.ask())
+                c.wait(0.5)
+            m.restart()
+            c.wait(1)
+            assert len(m.executed) == max(len(other.executed) for other in c.members)
+    assert all(m.times(r) == 1 for m in c.members for r in requests)
+    assert len({tuple(m.executed) for m in c.members}) == 1

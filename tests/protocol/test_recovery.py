@@ -106,6 +106,7 @@ def test_a_lost_primary_is_replaced_and_comes_back() -> None:
     assert len({tuple(m.executed) for m in c.up}) == 1
 
 
+@pytest.mark.scenario("B14")
 def test_of_two_that_have_lost_their_disks_no_one_votes() -> None:
     """More than f: the group stops rather than forgets, and says so."""
     c = group()
