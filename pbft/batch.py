@@ -48,6 +48,9 @@ class AuthKind(IntEnum):
 _u64 = uint()
 _client = uint(minimum=CLIENT_PRINCIPAL)
 _operations = row(uint(255), _client, uint(minimum=1), uint(minimum=1), _u64, uint(255), array(blob(64 << 20), 4096, 1))
+_MOST_ITEMS = most_items(_operations)
+_SHORT = 2048
+"""Bytes of a body that are decoded at once: whoever sends what is no request rests after the first."""
 _open = row(uint(255), _client, _u64, _u64)
 _recover = row(uint(255), uint(CLIENT_PRINCIPAL - 1), _u64, _u64)
 
@@ -73,7 +76,7 @@ class ClientRequest:
         """Parse the body of a request. Raises `CodecError`."""
         self.body = body
         self.authenticator = authenticator
-        value = loads(body, most_items(_operations))
+        value = loads(body, _MOST_ITEMS, _SHORT)
         self.operations: Sequence[bytes] = ()
         if type(value) is not tuple or not value:
             raise CodecError("shape", "a request is an array that starts with its kind")

@@ -19,7 +19,6 @@ import cbor2
 MAX_MESSAGE_BYTES = 80 << 20
 _MAX_DEPTH = 8
 _SHORT = 128
-"""Bytes that are decoded at once, whatever they are."""
 _COUNTED_FROM = 16 << 10
 """Bytes from which on items are always counted before they are decoded."""
 _ARRAY_HEADS = bytes(range(0x80, 0xA0))
@@ -191,14 +190,15 @@ def _count(data: bytes, most: int) -> None:
         raise CodecError("items", f"more than {most} items")
 
 
-def loads(data: bytes, most: int = 1 << 20) -> Any:
-    """One CBOR value of no more than about `most` items; raises `CodecError` for everything that is not plain CBOR of
-    bounded depth and size."""
+def loads(data: bytes, most: int = 1 << 20, short: int = _SHORT) -> Any:
+    """One CBOR value of no more than about `most` items; up to `short` bytes are decoded at once, whatever they are.
+    Raises `CodecError` for everything that is not plain CBOR of bounded depth and size."""
     size = len(data)
-    if size > _SHORT:
+    if size > short:
         if size > MAX_MESSAGE_BYTES:
             raise CodecError("length", f"{size} bytes exceed {MAX_MESSAGE_BYTES}")
-        if size > _COUNTED_FROM or size - len(data.translate(None, _ARRAY_HEADS)) > size // 4 + 32:
+        is_counted = most <= _FEW or size > _COUNTED_FROM
+        if is_counted or size - len(data.translate(None, _ARRAY_HEADS)) > size // 4 + 32:
             _count(data, most)
     try:
         return cbor2.loads(
