@@ -160,7 +160,9 @@ def read_private_key(path: str | os.PathLike[str]) -> PrivateKey:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise KeyFileError(
-            "missing", f"{path} does not exist; copy the private key there or create it with `pbft init`"
+            "missing",
+            f"{path} does not exist; copy the private key there (`pbft init` makes the "
+            "keys of a new cluster; one of a running cluster that is lost cannot be made again)",
         ) from None
     except OSError as error:
         raise _unreadable(path, error) from None

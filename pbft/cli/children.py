@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from pbft.cli.output import invocation
 from pbft.cli.status import ask_all, number
 from pbft.config_file import ClusterConfig
 
@@ -98,7 +100,7 @@ class Children:
 
     def way_back(self, replica: int) -> str:
         """The command that starts a replica again beside the others."""
-        return f"pbft replica {self._config.path} {replica}"
+        return f"{invocation()} replica {shlex.quote(str(self._config.path))} {replica}"
 
     def end_of(self, replica: int, code: int) -> str:
         """How a replica ended, in a sentence. Only one that failed has said why: a killed one had no time to."""

@@ -19,7 +19,7 @@ from pbft.execution.snapshots import read_spaces
 from pbft.protocol.records import Entered, Left, OwnCheckpoint, Record, StableCertificate, decode_record
 from pbft.protocol.replica import fold
 from pbft.storage.checkpoints import StoredCheckpoint
-from pbft.storage.data_directory import Phase, holder
+from pbft.storage.data_directory import IDENTITY, Phase, holder
 from pbft.storage.errors import DamagedCheckpoint, DamagedLog, DirectoryLocked, IdentityMismatch, StorageError
 from pbft.storage.files import RealDirectory
 from pbft.storage.inspection import Inspection
@@ -68,10 +68,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(path: Path) -> Inspection:
+    _check_directory(path)
     pid = holder(path)
     if pid is not None:
         raise DirectoryLocked(str(path), pid or None)
     return Inspection(RealDirectory(path, create=False))
+
+
+def _check_directory(path: Path) -> None:
+    """Raises StorageError for a directory that is not one of a replica, and names those in it that are."""
+    if not path.is_dir() or (path / IDENTITY).exists():
+        return
+    inside = sorted(str(found.parent) for found in path.glob(f"*/{IDENTITY}")) or sorted(
+        str(found.parent) for found in path.glob(f"data/*/{IDENTITY}")
+    )
+    raise StorageError(
+        f"{path} is no data directory of a replica: it has no file `{IDENTITY}`",
+        f"did you mean {' or '.join(inside)}?" if inside else "name one, such as vote/data/replica-0; if this was one, "
+        "its replica has lost its past, and recovers when it is started",
+    )  # fmt: skip
 
 
 def _identity(inspection: Inspection, group: Group | None) -> dict[str, Any]:

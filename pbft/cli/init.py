@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import shlex
-import shutil
-import sys
 from pathlib import Path
 
 from pbft.cli.applications import full_name, load_application
+from pbft.cli.output import invocation
 from pbft.config import Quorums
 from pbft.config_file import write_cluster
 
@@ -65,14 +64,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.replicas} replicas tolerate no more faults than {alike[0]} do; {more} tolerate {Quorums(more).f}")
     print(f"next: {invocation()} up {shlex.quote(str(args.directory / 'cluster.toml'))}")
     return 0
-
-
-def invocation() -> str:
-    """How to call this program again: `pbft` where the shell finds this very one, else as it was called."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return f"{shlex.quote(sys.executable)} -m pbft"
-    found = shutil.which("pbft")
-    if called.name != "pbft" or (found is not None and Path(found).resolve() == called.resolve()):
-        return "pbft"
-    return shlex.quote(str(called))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 VOLATILE_HELP = "keep nothing on disk: good for one start, for afterwards nobody knows what it has voted"
@@ -46,3 +49,14 @@ def counted(number: int, noun: str, more: str = "") -> str:
 def listed(values: Sequence[object]) -> str:
     """`0, 1 and 2`."""
     return " and ".join(filter(None, (", ".join(map(str, values[:-1])), *map(str, values[-1:]))))
+
+
+def invocation() -> str:
+    """How to call this program again: `pbft` where the shell finds this very one, else as it was called."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m pbft"
+    found = shutil.which("pbft")
+    if called.name != "pbft" or (found is not None and Path(found).resolve() == called.resolve()):
+        return "pbft"
+    return shlex.quote(str(called))

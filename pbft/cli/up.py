@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 
 from pbft.cli.children import Children
 from pbft.cli.occupied import refuse_if_occupied
-from pbft.cli.output import CLUSTER_HELP, VOLATILE_HELP, counted, listed
+from pbft.cli.output import CLUSTER_HELP, VOLATILE_HELP, counted, invocation, listed
+from pbft.cli.status import number
+from pbft.cli.why import end_of_service
+from pbft.config import Quorums
 from pbft.config_file import ClusterConfig
 
 START_SECONDS = 30.0
@@ -63,19 +68,27 @@ def _serve(config: ClusterConfig, children: Children, stop: threading.Event) -> 
               f"{children.log_file(0).parent}", file=sys.stderr)  # fmt: skip
         return 2
     n = len(config.replicas)
-    print(f"ready: {n}/{n} replicas, view {max(_view(row) for row in rows)}", flush=True)
-    for line in remarks(rows, str(config.path)):
+    print(greeting(rows, config.group.quorums), flush=True)
+    for line in remarks(rows, config.path):
         print(line, flush=True)
     return _watch(children, n, stop)
 
 
-def remarks(rows: Sequence[Mapping[str, object]], path: str) -> list[str]:
+def greeting(rows: Sequence[Mapping[str, object]], quorums: Quorums) -> str:
+    """All run and have found each other; that is not `ready` where too few have a past to order anything again."""
+    if gone := end_of_service(rows, quorums):
+        return f"{quorums.n}/{quorums.n} replicas run, but this cluster cannot serve: {gone}"
+    return f"ready: {quorums.n}/{quorums.n} replicas, view {max(number(row['view']) for row in rows)}"
+
+
+def remarks(rows: Sequence[Mapping[str, object]], path: Path) -> list[str]:
     """What is to be said of replicas that run: not all vote, nothing is kept."""
     mute = [row["id"] for row in rows if row["recovering"]]
     said = []
     if mute:
         said.append(
-            f"but {counted(len(mute), 'replica')} of them ({listed(mute)}) may not vote: `pbft why {path}` says why"
+            f"but {counted(len(mute), 'replica')} of them ({listed(mute)}) may not vote: "
+            f"`{invocation()} why {shlex.quote(str(path))}` says why"
         )
     if any(row.get("volatile") for row in rows):
         said.append("volatile: nothing is kept on disk, and when it ends this cluster has ended for good")
@@ -96,7 +109,3 @@ def _watch(children: Children, n: int, stop: threading.Event) -> int:
             print("all replicas that were started here have ended", file=sys.stderr)
             return 2
     return 0
-
-
-def _view(row: dict[str, object]) -> int:
-    return row["view"] if isinstance(row["view"], int) else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pbft.cli.output import CLUSTER_HELP, counted, listed
@@ -49,6 +49,8 @@ def _service(rows: Sequence[Row], quorums: Quorums) -> str:
     """Whether requests are served with what there is, and what more it can bear."""
     if not any(r["reachable"] for r in rows):
         return "Nothing answers: if it is not meant to be down, start it by `pbft up`."
+    if gone := end_of_service(rows, quorums):
+        return f"This cluster cannot serve again: {gone}"
     voting = [r for r in rows if _votes(r)]
     missing = quorums.strong - len(voting)
     if missing > 0:
@@ -75,6 +77,22 @@ def _service(rows: Sequence[Row], quorums: Quorums) -> str:
     if any((r["request_waited_s"] or 0) > LONG for r in working):
         return f"Enough replicas vote, but requests wait; {bears}."
     return f"It serves requests; {bears}."
+
+
+def end_of_service(rows: Sequence[Mapping[str, object]], quorums: Quorums) -> str:
+    """What has happened where more replicas say that they have lost their pasts than a recovery can bear; else empty.
+
+    A recovery is ordered by a quorum of those that have theirs (rule 1.7), so without one there is none.
+    """
+    lost = [row["id"] for row in rows if row.get("lost") is True]
+    if len(lost) <= quorums.n - quorums.strong:
+        return ""
+    return (
+        f"{counted(len(lost), 'replica')} of {quorums.n} ({listed(lost)}) have lost what they had voted, and what was "
+        "acknowledged may be lost with it, so nothing is ordered rather than something forgotten. Stop it. If what "
+        "held the newest data is only not mounted, mount it, and start again; else make a new cluster by `pbft init` "
+        '(docs/operations.md, "Start tokens").'
+    )
 
 
 def _votes(row: Row) -> bool:
@@ -129,6 +147,7 @@ def _plain(row: Row, n: int) -> Row:
         "id": whole("id"),
         "reachable": row.get("reachable") is True,
         "halted": str(row.get("halted") or ""),
+        "lost": row.get("lost") is True,
         "behind": row.get("behind") is True,
         "in_view_change": row.get("in_view_change") is True,
         **{name: whole(name) for name in numbers},

@@ -64,6 +64,8 @@ class ReplicaStatus:
     pending_requests: int
     halted: str
     """Why this replica does not vote; empty while it does."""
+    lost: bool
+    """It has lost its past and has not recovered: it needs a quorum of others that have theirs. Rule 1.7."""
     behind: bool
     """Further behind than what the others retain: it waits for somebody who still has what it lacks."""
     demotions: int
@@ -316,6 +318,7 @@ class Replica:
             high_watermark=core.log.high,
             pending_requests=self.requests.queue.count,
             halted=core.halted or self.recovery.text,
+            lost=bool(core.lost),
             behind=core.behind,
             demotions=self.requests.demotions,
             retained_from=core.log.first_retained,

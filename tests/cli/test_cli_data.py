@@ -117,7 +117,22 @@ def test_what_is_no_data_directory_at_rest(cluster: ClusterConfig, refused: Any,
     folder = lived(cluster, RECORDS)
     with DataDirectory.open(folder, cluster=cluster.group.cluster, replica=0, token=None):
         assert "is in use by process" in refused("data", "verify", folder)
-    assert "identity is damaged" in refused("data", "verify", cluster.path.parent / "keys")
+    assert "is no data directory of a replica" in refused("data", "verify", cluster.path.parent / "keys")
     assert "no such directory" in refused("data", "verify", tmp_path / "nothing")
     other = write_cluster(tmp_path / "other", app="kv", clients=("alice",)).path
     assert "belongs to cluster" in refused("data", "verify", folder, "--cluster", other)
+
+
+def test_a_folder_that_holds_data_directories_is_not_taken_for_a_lost_one(
+    cluster: ClusterConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody shall move `data/` away, with all that is in it, because one folder was forgotten in a command."""
+    folder = lived(cluster, RECORDS)
+    for above in (folder.parent, cluster.path.parent):
+        assert main(["data", "verify", str(above)]) == 2
+        said = capsys.readouterr().err
+        assert f"{above} is no data directory of a replica" in said and f"did you mean {folder}?" in said
+        assert "move" not in said
+    (cluster.path.parent / "empty").mkdir()
+    assert main(["data", "verify", str(cluster.path.parent / "empty")]) == 2
+    assert "name one, such as vote/data/replica-0" in capsys.readouterr().err

@@ -86,7 +86,8 @@ def unknown_application(folder: Path) -> None:
 REPLICA: dict[str, tuple[Callable[[Path], None], str]] = {
     "no key": (
         lambda folder: (folder / KEY).unlink(),
-        f"pbft: {{f}}/{KEY} does not exist; copy the private key there or create it with `pbft init`",
+        f"pbft: {{f}}/{KEY} does not exist; copy the private key there (`pbft init` makes the "
+        "keys of a new cluster; one of a running cluster that is lost cannot be made again)",
     ),
     "no keys at all": (lambda folder: shutil.rmtree(folder / "keys"), f"pbft: {{f}}/{KEY} does not exist; copy the"),
     "key open to others": (

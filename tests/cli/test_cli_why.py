@@ -53,6 +53,11 @@ LEFT = {"in_view_change": True, "promised": 1, "view_changes": [1, 2]}
             {"r2": {"reachable": False}, "r3": {"halted": "it is lost"}},
             "Only 2 of 4 replicas can vote and 3 are needed: nothing is ordered until 1 more is back.",
         ),
+        ({"r3": {"halted": "its past is lost", "lost": True}}, "It serves requests; one more failure would stop it."),
+        (
+            {"r2": {"halted": "its past is lost", "lost": True}, "r3": {"halted": "its past is lost", "lost": True}},
+            "This cluster cannot serve again: 2 replicas of 4 (2 and 3) have lost what they had voted",
+        ),
         ({"r1": {"connected_peers": 1}}, "Replica 1 is connected to 1 other and needs 2."),
         (
             {"r1": LEFT, "r2": LEFT},
