@@ -1,4 +1,7 @@
-"""The admin address of a replica: whoever connects is sent its status as one line of JSON. Read-only."""
+"""The admin address of a replica: whoever connects is sent its status as one line of JSON.
+
+A line `checkpoint` sent back asks for the newest stable state to be written to disk; nothing else can be asked.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from pbft.transport import ListenError
 
 _MAX_CONNECTIONS = 16
 _SECONDS = 2.0
+CHECKPOINT = b"checkpoint\n"
 
 
 async def serve_status(
     host: str,
     port: int,
     status: Callable[[], Mapping[str, object]],
+    checkpoint: Callable[[], None],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -32,6 +37,8 @@ async def serve_status(
                 line = json.dumps(status(), separators=(",", ":")).encode() + b"\n"
                 with trio.move_on_after(_SECONDS), contextlib.suppress(trio.BrokenResourceError):
                     await stream.send_all(line)
+                    if await stream.receive_some(len(CHECKPOINT)) == CHECKPOINT:
+                        checkpoint()
 
     async with trio.open_nursery() as nursery:
         try:

@@ -184,6 +184,8 @@ class Group:
     clients: Mapping[int, bytes]
     tunables: Tunables = Tunables()
     epoch: int = 0
+    genesis: bytes = b""
+    """Digest of the state, of another cluster, that the application begins with; empty if it begins with nothing."""
 
     def __post_init__(self) -> None:
         t = self.tunables
@@ -225,7 +227,7 @@ class Group:
 
     def shared_fields(self) -> dict[str, bytes]:
         """Field name -> 8-byte digest, compared at handshake so that a mismatch can be named (DESIGN 3)."""
-        values: dict[str, str] = {"cluster.app": self.app}
+        values: dict[str, str] = {"cluster.app": self.app, "cluster.genesis": self.genesis.hex()}
         for number, key in enumerate(self.replicas):
             values[f"replica.{number}.key"] = key.hex()
         values["client"] = ",".join(f"{i}:{k.hex()}" for i, k in sorted(self.clients.items()))

@@ -96,6 +96,11 @@ class ClusterConfig:
         """Private key file of a client."""
         return self.keys / f"client-{name}.key"
 
+    @property
+    def genesis_path(self) -> Path:
+        """The backup that the cluster was made from, if `[cluster] genesis` names one."""
+        return self.path.parent / GENESIS
+
     def data_directory(self, replica: int) -> Path:
         """Where a replica keeps its log and checkpoints unless told otherwise."""
         return self.path.parent / "data" / f"replica-{replica}"
@@ -109,7 +114,9 @@ class ClusterConfig:
         raise ConfigError(f"{self.path}: there is no client {name!r}; the file lists: {known}")
 
 
-_CLUSTER_KEYS = ("name", "id", "app")
+GENESIS = "genesis.backup"
+
+_CLUSTER_KEYS = ("name", "id", "app", "genesis")
 _REPLICA_KEYS = ("id", "address", "admin", "key")
 _CLIENT_KEYS = ("name", "key")
 _SECTIONS = ("cluster", "protocol", "replica", "client")
@@ -131,7 +138,10 @@ class _Reader:
         cluster = self._section(table, "cluster")
         self._known(cluster, "cluster.", _CLUSTER_KEYS)
         name, app = self._text(cluster, "cluster.", "name"), self._text(cluster, "cluster.", "app")
-        cluster_id = self._hex(self._text(cluster, "cluster.", "id"))
+        cluster_id = self._hex(self._text(cluster, "cluster.", "id"), "cluster.id")
+        genesis = (
+            self._hex(self._text(cluster, "cluster.", "genesis"), "cluster.genesis") if "genesis" in cluster else b""
+        )
         tunables = self._tunables(table)
         replicas = self._replicas(table)
         clients = self._clients(table)
@@ -147,6 +157,7 @@ class _Reader:
             replicas=tuple(r.key.raw for r in replicas),
             clients={c.principal: c.key.raw for c in clients},
             tunables=tunables,
+            genesis=genesis,
         )
         return ClusterConfig(self._path.absolute(), name, group, replicas, clients)
 
@@ -197,13 +208,13 @@ class _Reader:
             self.fail(prefix + key, "must be a text that is not empty")
         return value
 
-    def _hex(self, text: str) -> bytes:
+    def _hex(self, text: str, key: str) -> bytes:
         try:
             value = bytes.fromhex(text)
         except ValueError:
             value = b""
         if len(value) != 32:
-            self.fail("cluster.id", "must be 64 hexadecimal digits, as `pbft init` writes them")
+            self.fail(key, "must be 64 hexadecimal digits, as `pbft init` writes them")
         return value
 
     def _tunables(self, table: Mapping[str, Any]) -> Tunables:
@@ -282,8 +293,10 @@ def write_cluster(
     base_port: int = 7000,
     clients: tuple[str, ...] = (),
     tunables: Mapping[str, int] | None = None,
+    genesis: bytes = b"",
 ) -> ClusterConfig:
     """Write DIR/cluster.toml, DIR/keys/ with private keys (mode 0600) and one-time start tokens. Never overwrites.
+    `genesis`: digest of the state that it begins with, which lies in DIR.
 
     Replica i listens on base_port + 2i, its admin address is one above. Raises ConfigError, KeyFileError, OSError.
     """
@@ -301,7 +314,7 @@ def write_cluster(
     cluster = os.urandom(32)
     replica_keys = [PrivateKey.generate() for _ in range(replicas)]
     client_keys = {name: PrivateKey.generate() for name in clients}
-    lines = _header(directory.absolute().name, cluster, app) + _protocol(tunables or {})
+    lines = _header(directory.absolute().name, cluster, app, genesis) + _protocol(tunables or {})
     for number, key in enumerate(replica_keys):
         address, admin = Address(host, base_port + 2 * number), Address(host, base_port + 2 * number + 1)
         lines += ["[[replica]]", f"id = {number}", f"address = {_quoted(str(address))}"]
@@ -323,7 +336,11 @@ def write_cluster(
     return config
 
 
-def _header(name: str, cluster: bytes, app: str) -> list[str]:
+def _header(name: str, cluster: bytes, app: str, genesis: bytes) -> list[str]:
+    begins = [
+        f"# The state that it begins with is in {GENESIS}, beside this file, on all replicas.",
+        f'genesis = "{genesis.hex()}"',
+    ]
     return [
         "# A cluster of replicas. All of them, and all clients, need this file; it holds no secret.",
         "# Private keys are in keys/: copy to each machine only its own.",
@@ -333,6 +350,7 @@ def _header(name: str, cluster: bytes, app: str) -> list[str]:
         f'id = "{cluster.hex()}"',
         "# MODULE:CLASS, or FILE.py:CLASS; a relative FILE.py is looked for beside this file. Equal on all replicas.",
         f"app = {_quoted(app)}",
+        *(begins if genesis else ()),
         "",
     ]
 

@@ -40,26 +40,38 @@ class DurableCheckpoints:
         self._due = time.monotonic() + tunables.durable_checkpoint_interval
         self._logged_before = 0
         self._is_writing = False
-        self._to_write: trio.MemorySendChannel[int] | None = None
+        self._is_wanted = False
+        self._written = 0
+        """The newest state that this process has written."""
+        self._to_write: trio.MemorySendChannel[tuple[int, bytes]] | None = None
 
     def on_stable(self, number: int) -> None:
         """State `number` is stable: write it if it is time, and it is still kept."""
         if self._is_writing or self._to_write is None:
             return
         logged = self._host.bytes_logged - self._logged_before
-        if time.monotonic() < self._due and logged < self._tunables.durable_checkpoint_bytes:
+        is_time = time.monotonic() >= self._due or logged >= self._tunables.durable_checkpoint_bytes
+        if not is_time and not self._is_wanted:
             return
         if self._executor.snapshot(number) is not None and self._host.replica.core.outbox.position:
-            self._is_writing = True
-            self._to_write.send_nowait(number)
+            self._is_writing, self._is_wanted = True, False
+            self._to_write.send_nowait((number, self._host.certificate(number)))
+
+    def write_soon(self) -> None:
+        """Somebody wants the newest stable state on disk: that at h if it is not there, else nothing. A write that is
+        under way ends first."""
+        low = self._host.replica.core.log.low
+        if low > self._written:
+            self._is_wanted = True
+            self.on_stable(low)
 
     async def run(self) -> None:
         """Write what is due, until cancelled."""
         store = self._store
         if store is None:
             return
-        self._to_write, numbers = trio.open_memory_channel[int](1)
-        async for number in numbers:
+        self._to_write, numbers = trio.open_memory_channel[tuple[int, bytes]](1)
+        async for number, certificate in numbers:
             snapshot = self._executor.snapshot(number)
             self._logged_before = self._host.bytes_logged
             self._due = time.monotonic() + self._tunables.durable_checkpoint_interval
@@ -67,11 +79,16 @@ class DurableCheckpoints:
                 try:
                     async with self._writing:
                         await trio.to_thread.run_sync(
-                            lambda s=snapshot, n=number: store.write(n, s.meta(), s.chunks())  # type: ignore[misc]
+                            lambda s=snapshot, n=number, c=certificate: store.write(  # type: ignore[misc]
+                                n, s.meta(c), s.chunks()
+                            )
                         )
                 except OSError as error:
                     log.error("replica %d: no durable checkpoint %d: %s", self._me, number, error)
                 else:
+                    self._written = number
                     self._host.checkpoint_durable(number)
                     self._host.flush()
             self._is_writing = False
+            if self._is_wanted:
+                self.on_stable(self._host.replica.core.log.low)

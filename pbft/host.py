@@ -15,7 +15,7 @@ from pbft.batch import Batch, ClientRequest
 from pbft.config import Group
 from pbft.execution import ExecutionSnapshot
 from pbft.execution.results import Executed, ExecutionStart, Result
-from pbft.messages import Message, encode
+from pbft.messages import Message, Stable, encode
 from pbft.protocol.core import Refused, Sign
 from pbft.protocol.effects import Effects, Evidence, invariant
 from pbft.protocol.inbound import Authentication, Defer, Inbound
@@ -119,6 +119,11 @@ class Host:
     def declared(self) -> bool:
         """What `Ports.reborn` asked for is done. False if that was said before."""
         return self.replica.on_declared()
+
+    def certificate(self, number: int) -> bytes:
+        """An encoded STABLE for state `number`, if that is the state at h; else nothing."""
+        certificate = self.replica.core.log.certificate
+        return encode(Stable(certificate)) if certificate and certificate[0].number == number else b""
 
     # ---- effects
 

@@ -361,7 +361,7 @@ class Node:
             nursery.start_soon(self._desk.run)
             nursery.start_soon(self._declare_recovered)
             nursery.start_soon(self._reports.keep_evidence)
-            await nursery.start(serve_status, admin.host, admin.port, self.status)
+            await nursery.start(serve_status, admin.host, admin.port, self.status, self._checkpoints.write_soon)
             nursery.start_soon(self._tick)
             await nursery.start(self.hub.run)
             self._collect()

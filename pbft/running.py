@@ -71,6 +71,7 @@ async def run_replica(
             os.urandom(16),
             data=folder,
             token=config.token_path(me),
+            genesis=config.genesis_path,
             volatile=volatile,
             on_durable=on_durable,
             on_disk_error=on_disk_error,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pbft.application import Application
+from pbft.backup import read_genesis
 from pbft.codec import CodecError
 from pbft.config import Group
 from pbft.execution import Executor
@@ -58,28 +59,33 @@ def start_replica(
     volatile: bool,
     on_durable: Callable[[int], None],
     on_disk_error: Callable[[OSError], None],
+    genesis: Path | None = None,
 ) -> Started:
     """Open everything and rebuild the replica as its log says. Blocks; run it in a thread.
 
-    Raises `pbft.storage.StorageError` for a directory that is locked, another replica's, or of a newer version, and
-    OSError.
+    `genesis`: the backup that the cluster was made from, if its group names one. Raises `pbft.storage.StorageError` for
+    a directory that is locked, another replica's, or of a newer version, `pbft.backup.BackupError` and OSError.
     """
     if volatile and keeps_past(data):
         raise StorageError(
             f"data directory {data} holds what this replica has voted, and a volatile start would make that worthless",
             "start without --volatile, or make a cluster for volatile runs by `pbft init`",
         )
+
+    def fresh() -> Executor:
+        return Executor(group, application, seed=read_genesis(group, genesis) if group.genesis and genesis else None)
+
     directory = DataDirectory.open(data, cluster=group.cluster, replica=me, token=token, volatile=volatile)
     sign = sign_as(0)  # until it is known which incarnation this is
     try:
         if volatile:
             lost = "" if directory.past is Past.FRESH else VOLATILE_RESTART
-            executor = Executor(group, application)
+            executor = fresh()
             replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), lost)
             volatile_log = VolatileLog(lambda position: None)
             started = Started(directory, volatile_log, None, executor, replica, _maker(group, application))
         else:
-            started = _from_disk(group, me, application, sign, secret, directory, on_durable, on_disk_error)
+            started = _from_disk(group, me, application, fresh, sign, secret, directory, on_durable, on_disk_error)
         started.executor.tell_failures(_tell)
         core = started.replica.core
         core.sign_as, core.sign = sign_as, sign_as(core.incarnation)
@@ -110,6 +116,7 @@ def _from_disk(
     group: Group,
     me: int,
     application: Callable[[State], Application],
+    fresh: Callable[[], Executor],
     sign: Sign,
     secret: bytes,
     directory: DataDirectory,
@@ -120,10 +127,7 @@ def _from_disk(
     store = directory.open_checkpoints()
     try:
         stored = store.load()
-        if stored is None:
-            executor = Executor(group, application)
-        else:
-            executor = Executor.restore(group, application, stored.meta, stored.chunks())
+        executor = fresh() if stored is None else Executor.restore(group, application, stored.meta, stored.chunks())
         wal, replay = directory.open_log()
         records = list(replay)
         if replay.torn_tail is not None:
@@ -135,7 +139,7 @@ def _from_disk(
         directory.declare_lost()
         store.discard()
         discard_log(directory.directory)
-        executor = Executor(group, application)
+        executor = fresh()
         wal, replay = directory.open_log()
         replay.finish()
         replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), _problem(error))

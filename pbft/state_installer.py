@@ -98,5 +98,6 @@ class StateInstaller:
             async with self._writing:
                 if host.replica.delivery.executed >= number:
                     return False
-                await trio.to_thread.run_sync(lambda: store.write(number, snapshot.meta(), snapshot.chunks()))
+                meta = snapshot.meta(host.certificate(number))
+                await trio.to_thread.run_sync(lambda: store.write(number, meta, snapshot.chunks()))
         return True

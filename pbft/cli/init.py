@@ -10,22 +10,27 @@ from pathlib import Path
 from pbft.cli.applications import full_name, load_application
 from pbft.cli.output import invocation
 from pbft.config import Quorums
-from pbft.config_file import write_cluster
+from pbft.config_file import ClusterConfig, write_cluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft init`."""
-    parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="folder to write into; it is made if needed, and never overwritten"
-    )
-    parser.add_argument(
-        "--replicas", type=int, default=4, metavar="N", help="how many; 3f+1 tolerate f faulty ones (default 4)"
-    )
+    add_cluster_arguments(parser)
     parser.add_argument(
         "--app",
         default="kv",
         metavar="NAME|MODULE:CLASS|FILE.py:CLASS",
         help="the service: of `pbft apps`, of an importable module, or of a file (default kv)",
+    )
+
+
+def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every new cluster needs."""
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="folder to write into; it is made if needed, and never overwritten"
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=4, metavar="N", help="how many; 3f+1 tolerate f faulty ones (default 4)"
     )
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address of all replicas (default 127.0.0.1)")
     parser.add_argument(
@@ -55,12 +60,17 @@ def run(args: argparse.Namespace) -> int:
         base_port=args.base_port,
         clients=tuple(args.client or ["client"]),
     )
-    f = config.group.quorums.f
-    print(f"{args.directory}: {args.replicas} replicas, of which {f} may be faulty; clients: "
-          + ", ".join(c.name for c in config.clients))  # fmt: skip
-    alike = [n for n in range(4, args.replicas) if Quorums(n).f == f]
-    if alike:
-        more = next(n for n in itertools.count(args.replicas) if Quorums(n).f > f)
-        print(f"{args.replicas} replicas tolerate no more faults than {alike[0]} do; {more} tolerate {Quorums(more).f}")
-    print(f"next: {invocation()} up {shlex.quote(str(args.directory / 'cluster.toml'))}")
+    say(args.directory, config)
     return 0
+
+
+def say(directory: Path, config: ClusterConfig) -> None:
+    """What was written, what it bears, and what comes next."""
+    n, f = config.group.quorums.n, config.group.quorums.f
+    print(f"{directory}: {n} replicas, of which {f} may be faulty; clients: "
+          + ", ".join(c.name for c in config.clients))  # fmt: skip
+    alike = [m for m in range(4, n) if Quorums(m).f == f]
+    if alike:
+        more = next(m for m in itertools.count(n) if Quorums(m).f > f)
+        print(f"{n} replicas tolerate no more faults than {alike[0]} do; {more} tolerate {Quorums(more).f}")
+    print(f"next: {invocation()} up {shlex.quote(str(directory / 'cluster.toml'))}")

@@ -46,11 +46,19 @@ class Executor:
         spaces: tuple[State, State, State] | None = None,
         number: int = 0,
         history: bytes = b"",
+        seed: State | None = None,
     ) -> None:
-        """A fresh executor at number 0; the last three arguments are for `restore`."""
+        """A fresh executor at number 0; `seed`: the state that the application begins with, where the group names one.
+        The three arguments before it are for `restore`."""
         self._group = group
         fresh = spaces is None
-        self._app_state, self._session_state, self._system = spaces or (State(), State(), State())
+        if fresh and bool(group.genesis) is (seed is None):
+            raise ExecutionError("the state that the cluster begins with is the one that its group names, or none")
+        self._app_state, self._session_state, self._system = spaces or (
+            State() if seed is None else seed,
+            State(),
+            State(),
+        )
         if fresh:
             self._write_genesis()
         self.last_executed = number
@@ -87,6 +95,8 @@ class Executor:
         system[b"epoch"] = group.epoch.to_bytes(8, "big")
         system[b"version"] = PROTOCOL_VERSION.to_bytes(4, "big")
         system[b"application"] = group.app.encode()
+        if group.genesis:
+            system[b"genesis"] = group.genesis
         for i, key in enumerate(group.replicas):
             system[b"member/%d" % i] = key
         for principal, key in group.clients.items():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from pbft.codec import CodecError, array, blob, decode_row, dumps, row, uint
 from pbft.config import Group
 from pbft.crypto.digests import digest_parts
 from pbft.state import MAX_KEY_BYTES, MAX_VALUE_BYTES, Snapshot, State, StateError
 
-FORMAT = 1
+FORMAT = 2
 CHUNK_BYTES = 64 << 10
 
-_META = row(uint(255), blob(64), uint(), uint(), blob(32, 32), blob(32, 32))
+_CERTIFICATE_MAX = 1 << 22
+_OLD_META = row(uint(1, 1), blob(64), uint(), uint(), blob(32, 32), blob(32, 32))
+_META = row(uint(FORMAT, FORMAT), blob(64), uint(), uint(), blob(32, 32), blob(32, 32), blob(_CERTIFICATE_MAX))
 _ROWS = row(array(row(uint(2), blob(MAX_KEY_BYTES), blob(MAX_VALUE_BYTES)), 1 << 16))
 
 
@@ -36,9 +39,10 @@ class ExecutionSnapshot:
         """Application, sessions, system."""
         self.digest = state_digest(cluster, epoch, number, tuple(space.digest for space in spaces), history)
 
-    def meta(self) -> bytes:
-        """What belongs to the state as a whole."""
-        return dumps((FORMAT, self._cluster, self._epoch, self.number, self.history, self.digest))
+    def meta(self, certificate: bytes = b"") -> bytes:
+        """What belongs to the state as a whole. `certificate`: an encoded STABLE that names this very state, if there
+        is one; with it the stored state proves itself to whoever has the public keys."""
+        return dumps((FORMAT, self._cluster, self._epoch, self.number, self.history, self.digest, certificate))
 
     def chunks(self) -> Iterator[bytes]:
         """All rows in pieces of about 64 KiB; a larger value makes a larger piece."""
@@ -61,20 +65,28 @@ def state_digest(cluster: bytes, epoch: int, number: int, roots: tuple[bytes, ..
     return digest_parts(b"checkpoint", *place, *roots, history)
 
 
-def read_spaces(
-    group: Group, meta: bytes, chunks: Iterable[bytes]
-) -> tuple[int, bytes, bytes, tuple[State, State, State]]:
-    """(number, history, digest, spaces) as stored.
+class StoredState(NamedTuple):
+    """A stored state whose content hashes to the digest that was stored with it."""
+
+    cluster: bytes
+    epoch: int
+    number: int
+    history: bytes
+    digest: bytes
+    certificate: bytes
+    """An encoded STABLE, not looked at here; empty if none was stored."""
+    spaces: tuple[State, State, State]
+    """Application, sessions, system."""
+
+
+def read_state(meta: bytes, chunks: Iterable[bytes]) -> StoredState:
+    """A state as it was stored, of whatever cluster. Raises SnapshotError.
 
     The content is compared with the digest before anything reads it, so that neither the session table nor the
-    application meets damaged rows. Raises SnapshotError.
+    application meets damaged rows.
     """
     try:
-        version, cluster, epoch, number, history, expected = decode_row(meta, _META)
-        if version != FORMAT:
-            raise SnapshotError(f"the stored state has format {version}, this program reads {FORMAT}")
-        if (cluster, epoch) != (group.cluster, group.epoch):
-            raise SnapshotError("the stored state belongs to another cluster or epoch")
+        cluster, epoch, number, history, expected, certificate = _read_meta(meta)
         spaces = (State(), State(), State())
         for chunk in chunks:
             (rows,) = decode_row(chunk, _ROWS)
@@ -88,4 +100,23 @@ def read_spaces(
         raise SnapshotError(
             f"the stored state {number} does not hash to the digest stored with it; get it from the other replicas"
         )
-    return number, history, expected, spaces
+    return StoredState(cluster, epoch, number, history, expected, certificate, spaces)
+
+
+def _read_meta(meta: bytes) -> tuple[bytes, int, int, bytes, bytes, bytes]:
+    try:
+        _, cluster, epoch, number, history, expected, certificate = decode_row(meta, _META)
+    except CodecError:
+        _, cluster, epoch, number, history, expected = decode_row(meta, _OLD_META)
+        certificate = b""
+    return cluster, epoch, number, history, expected, certificate
+
+
+def read_spaces(
+    group: Group, meta: bytes, chunks: Iterable[bytes]
+) -> tuple[int, bytes, bytes, tuple[State, State, State]]:
+    """(number, history, digest, spaces) of a state of this group. Raises SnapshotError."""
+    stored = read_state(meta, chunks)
+    if (stored.cluster, stored.epoch) != (group.cluster, group.epoch):
+        raise SnapshotError("the stored state belongs to another cluster or epoch")
+    return stored.number, stored.history, stored.digest, stored.spaces

@@ -102,26 +102,7 @@ class CheckpointStore:
         newest = self._numbers()[-1:]
         if newest and newest[0] > number:
             raise ValueError(f"checkpoint {number} is older than the durable one of {newest[0]}")
-        if len(meta) > MAX_CHUNK:
-            raise RecordTooLarge(len(meta), MAX_CHUNK)
-        name = _name(number)
-        temporary = name + TEMPORARY
-        with contextlib.suppress(FileNotFoundError):
-            self._directory.remove(temporary)
-        try:
-            file = self._directory.open_append(temporary)
-            try:
-                _write_content(file, number, meta, chunks)
-                file.sync()
-            finally:
-                file.close()
-        except Exception:
-            # A full disk is not to stay full because of the half of a file.
-            with contextlib.suppress(OSError):
-                self._directory.remove(temporary)
-            raise
-        self._directory.rename(temporary, name)
-        self._directory.sync_directory()
+        write_checkpoint(self._directory, checkpoint_name(number), number, meta, chunks)
         self._remove_below(number)
 
     def load(self) -> StoredCheckpoint | None:
@@ -134,7 +115,7 @@ class CheckpointStore:
         numbers = self._numbers()
         if not numbers:
             return None
-        checkpoint = _open(self._directory, numbers[-1])
+        checkpoint = open_checkpoint(self._directory, checkpoint_name(numbers[-1]), numbers[-1])
         self._remove_below(numbers[-1])
         return checkpoint
 
@@ -142,13 +123,13 @@ class CheckpointStore:
         """Remove all checkpoints, newest last; the caller has durably noted that the past is lost. Raises
         OSError."""
         for number in self._numbers():
-            self._directory.remove(_name(number))
+            self._directory.remove(checkpoint_name(number))
         self._directory.sync_directory()
 
     @property
     def retained_bytes(self) -> int:
         """Bytes on disk."""
-        return sum(self._directory.size(_name(number)) for number in self._numbers())
+        return sum(self._directory.size(checkpoint_name(number)) for number in self._numbers())
 
     def _numbers(self) -> list[int]:
         return _numbers(self._directory)
@@ -156,7 +137,7 @@ class CheckpointStore:
     def _remove_below(self, number: int) -> None:
         older = [other for other in self._numbers() if other < number]
         for other in older:
-            self._directory.remove(_name(other))
+            self._directory.remove(checkpoint_name(other))
         if older:
             self._directory.sync_directory()
 
@@ -164,10 +145,34 @@ class CheckpointStore:
 def newest_checkpoint(directory: Directory) -> StoredCheckpoint | None:
     """The newest checkpoint in a directory, None without one. Changes nothing; raises as `CheckpointStore.load`."""
     numbers = _numbers(directory)
-    return _open(directory, numbers[-1]) if numbers else None
+    return open_checkpoint(directory, checkpoint_name(numbers[-1]), numbers[-1]) if numbers else None
 
 
-def _name(number: int) -> str:
+def write_checkpoint(directory: Directory, name: str, number: int, meta: bytes, chunks: Iterable[bytes]) -> None:
+    """Write a checkpoint under this name, complete or not at all. Raises OSError, RecordTooLarge."""
+    if len(meta) > MAX_CHUNK:
+        raise RecordTooLarge(len(meta), MAX_CHUNK)
+    temporary = name + TEMPORARY
+    with contextlib.suppress(FileNotFoundError):
+        directory.remove(temporary)
+    try:
+        file = directory.open_append(temporary)
+        try:
+            _write_content(file, number, meta, chunks)
+            file.sync()
+        finally:
+            file.close()
+    except Exception:
+        # A full disk is not to stay full because of the half of a file.
+        with contextlib.suppress(OSError):
+            directory.remove(temporary)
+        raise
+    directory.rename(temporary, name)
+    directory.sync_directory()
+
+
+def checkpoint_name(number: int) -> str:
+    """Its file name in a data directory."""
     return f"{_NAME_PREFIX}{number:020d}"
 
 
@@ -179,8 +184,9 @@ def _numbers(directory: Directory) -> list[int]:
     ]
 
 
-def _open(directory: Directory, number: int) -> StoredCheckpoint:
-    name = _name(number)
+def open_checkpoint(directory: Directory, name: str, number: int | None = None) -> StoredCheckpoint:
+    """The checkpoint in a file, which must be that of `number` if one is given. Its head and its end are looked at
+    here, its chunks while they are read. Raises DamagedCheckpoint, NewerFormat and OSError."""
     size = directory.size(name)
     head = directory.read(name, 0, _HEADER_BYTES)
     if len(head) < _HEADER_BYTES or size < _HEADER_BYTES + _TRAILER_BYTES:
@@ -198,7 +204,7 @@ def _open(directory: Directory, number: int) -> StoredCheckpoint:
     meta = rest[:meta_length]
     if _CRC.unpack_from(rest, meta_length)[0] != zlib.crc32(meta, zlib.crc32(head)):
         raise DamagedCheckpoint(name, _HEADER_BYTES, "bad checksum of header and meta")
-    if found_number != number:
+    if number is not None and found_number != number:
         raise DamagedCheckpoint(name, 0, f"a header of number {found_number}")
     offset = size - _TRAILER_BYTES
     trailer = directory.read(name, offset, _TRAILER_BYTES)
@@ -206,7 +212,7 @@ def _open(directory: Directory, number: int) -> StoredCheckpoint:
     crc = _CRC.unpack_from(trailer, _TRAILER.size)[0]
     if end != _END or length != size or crc != zlib.crc32(trailer[: _TRAILER.size]):
         raise DamagedCheckpoint(name, offset, "bad trailer")
-    return StoredCheckpoint(number, meta, name, chunk_count, size, directory, start)
+    return StoredCheckpoint(found_number, meta, name, chunk_count, size, directory, start)
 
 
 def _write_content(file: AppendFile, number: int, meta: bytes, chunks: Iterable[bytes]) -> None:

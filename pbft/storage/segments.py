@@ -236,6 +236,11 @@ class SegmentReader:
             self.position += count
             yield first, records
 
+    def look_again(self) -> None:
+        """The file may have grown: forget its size, and what was read ahead. `groups` goes on where it ended."""
+        self.size = self.directory.size(self.name)
+        self._buffer, self._buffer_offset = b"", 0
+
     def later_mark(self) -> int:
         """The highest mark in any group header from `offset` on (0 if none): up to there, damage is no torn
         tail."""

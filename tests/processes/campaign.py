@@ -16,6 +16,7 @@ python tests/processes/campaign.py eviction-rates --rounds 5 --seconds 20
 python tests/processes/campaign.py bit-flips --rounds 10000
 python tests/processes/campaign.py lost-disks --rounds 10
 python tests/processes/campaign.py crash-anywhere --rounds 20
+python tests/processes/campaign.py backup --seconds 20
 
 Each prints one JSON object; one that ends badly says why and exits with 1. `--set NAME=VALUE` changes a number of
 `[protocol]` in the cluster's file; without it the defaults hold.
@@ -33,6 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from campaigns.backups import backup
 from campaigns.common import Load, Row, cluster, free_ports, settle, start, total
 from campaigns.crashes import backup_gone, kill_all
 from campaigns.disks import crash_anywhere
@@ -45,7 +47,7 @@ from campaigns.strange import adversary, strangers
 from campaigns.unfair import eviction_rates, fairness
 
 __all__ = [
-    "Load", "Row", "adversary", "all_in_view_change", "backup_gone", "bit_flips", "cluster", "crash_anywhere",
+    "Load", "Row", "adversary", "all_in_view_change", "backup", "backup_gone", "bit_flips", "cluster", "crash_anywhere",
     "eviction_rates", "fairness", "free_ports", "honest", "idle", "kill_all", "kill_primary", "lost_disks",
     "no_quorum", "settle", "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
 ]  # fmt: skip
@@ -74,6 +76,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "bit-flips": lambda a: bit_flips(a.rounds or 200, a.seed),
     "crash-anywhere": lambda a: crash_anywhere(a.rounds or 4, a.seed),
     "lost-disks": lambda a: lost_disks(a.rounds or 4, a.callers or 32, a.seed, **a.tunables),
+    "backup": lambda a: backup(a.seconds, a.callers or 32),
     "eviction-rates": lambda a: eviction_rates(a.rounds or 3, a.seconds, a.callers or 32, a.busy, **a.tunables),
 }
 

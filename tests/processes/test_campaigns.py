@@ -36,6 +36,12 @@ def test_an_honest_primary_beside_other_work_stays() -> None:
     assert found["view_changes"] == 0 and found["unknown"] == 0
 
 
+def test_a_backup_under_load_and_the_log_give_the_states_that_were_signed() -> None:
+    """An older backup and the exported log lead to the newer backup, and a new cluster goes on from that one."""
+    found = campaign.backup(4.0, callers=8)
+    assert found["states_compared"] > 0 and found["counted_on_to"] > found["restored_counter"] > 0
+
+
 def test_nothing_happens_while_nothing_is_asked() -> None:
     """No view change, and nothing is ordered."""
     found = campaign.idle(3.0)

@@ -1,0 +1,173 @@
+"""`pbft replay CLUSTER.toml LOG`: execute an exported log from a backup, or from the beginning, and compare digests."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pbft.authentication import seal_verifies
+from pbft.backup import read_backup, read_genesis
+from pbft.batch import decode_batch
+from pbft.cli.applications import application_of
+from pbft.cli.output import counted
+from pbft.codec import CodecError
+from pbft.config import ConfigError, Group
+from pbft.config_file import ClusterConfig
+from pbft.crypto import PublicKey
+from pbft.execution import Executor
+from pbft.exported_log import Certified, ExportError, Head, Ordered, read_export
+from pbft.messages import Checkpoint, Stable, encode
+from pbft.storage.checkpoints import write_checkpoint
+from pbft.storage.files import RealDirectory
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pbft replay`."""
+    parser.add_argument("cluster", metavar="CLUSTER.toml", help="the cluster whose log it is; its application executes")
+    parser.add_argument("log", type=Path, metavar="LOG", help="as `pbft log export` writes it")
+    parser.add_argument(
+        "--from", dest="backup", type=Path, metavar="BACKUP", help="the state to begin with (default: the beginning)"
+    )
+    parser.add_argument("--until", type=int, metavar="N", help="end after this number (default: the end of the log)")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="write the last state whose certificate is in the log as a backup"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What came of a replay."""
+
+    began: int
+    ended: int
+    digest: bytes
+    compared: int = 0
+    """Checkpoints whose digest a quorum has signed."""
+    differing: list[int] = field(default_factory=list)
+    """Those whose state differs here."""
+    written: int | None = None
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if all digests agree, 1 if one differs."""
+    config = ClusterConfig.load(args.cluster)
+    if args.to is not None and args.to.exists():
+        raise ConfigError(f"{args.to} exists; choose another name, or remove it yourself")
+    executor = _beginning(config, args.backup)
+    done = replay(config.group, executor, args.log, args.until, args.to)
+    if args.json:
+        print(json.dumps({
+            "began": done.began, "ended": done.ended, "digest": done.digest.hex(), "compared": done.compared,
+            "differing": done.differing, "written": done.written,
+        }))  # fmt: skip
+    else:
+        print("\n".join(sentences(done, args.to)))
+    return 1 if done.differing else 0
+
+
+def sentences(done: Replayed, to: Path | None) -> list[str]:
+    """For a person."""
+    batches = counted(done.ended - done.began, "batch", "batches")
+    found = [f"{batches} executed above state {done.began}; state {done.ended} hashes to {done.digest.hex()[:16]}"]
+    if done.differing:
+        found.append(
+            f"DIFFERENT: {counted(len(done.differing), 'state')} of {done.compared} that a quorum has signed, the "
+            f"first is {done.differing[0]}; the application is not the one that ran, or not deterministic"
+        )
+    else:
+        found.append(f"{counted(done.compared, 'checkpoint')} compared: each is the state that a quorum has signed")
+    if to is not None:
+        found.append(
+            f"{to}: state {done.written}" if done.written is not None else f"{to} is not written: no certificate"
+        )
+    return found
+
+
+def _beginning(config: ClusterConfig, backup: Path | None) -> Executor:
+    group, application = config.group, application_of(config)
+    if backup is None:
+        seed = read_genesis(group, config.genesis_path) if group.genesis else None
+        executor = Executor(group, application, seed=seed)
+    else:
+        state = read_backup(backup, group).state
+        executor = Executor.installed(
+            group, application, state.spaces, state.number, state.history, expected=state.digest
+        )
+    executor.tell_failures(_tell)
+    return executor
+
+
+def _tell(text: str, error: Exception | None) -> None:
+    print(f"pbft: {text}", file=sys.stderr)
+
+
+def replay(group: Group, executor: Executor, log: Path, until: int | None, to: Path | None = None) -> Replayed:
+    """Execute what the log holds above the executor's state. Raises ExportError and OSError."""
+    done = Replayed(executor.last_executed, executor.last_executed, executor.snapshot().digest)
+    snapshots = {executor.last_executed: executor.snapshot()}
+    for entry in read_export(log):
+        match entry:
+            case Head(cluster, epoch, after):
+                if (cluster, epoch) != (group.cluster, group.epoch):
+                    raise ExportError(
+                        f"{log} is a log of cluster {cluster.hex()[:16]}, not of {group.cluster.hex()[:16]}"
+                    )
+                if after > done.began:
+                    raise ExportError(
+                        f"{log} begins after batch {after}, and the state to begin with is {done.began}: name a "
+                        f"backup of state {after} or later by --from, or an older log"
+                    )
+            case Ordered(number, encoded):
+                if until is not None and number > until:
+                    break
+                if number > executor.last_executed:
+                    _execute(executor, log, number, encoded)
+                    if number % group.tunables.checkpoint_interval == 0:
+                        snapshots[number] = executor.snapshot()
+            case Certified(checkpoints):
+                number = checkpoints[0].number
+                if number in snapshots and number > done.began:
+                    snapshot = snapshots[number]
+                    done.compared += 1
+                    if _certified(group, log, checkpoints) != snapshot.digest:
+                        done.differing.append(number)
+                    elif to is not None and not done.differing:
+                        meta = snapshot.meta(encode(Stable(checkpoints)))
+                        write_checkpoint(
+                            RealDirectory(to.parent, create=False), to.name, number, meta, snapshot.chunks()
+                        )
+                        done.written = number
+                for old in [n for n in snapshots if n <= number]:
+                    del snapshots[old]
+    done.ended, done.digest = executor.last_executed, executor.snapshot().digest
+    return done
+
+
+def _execute(executor: Executor, log: Path, number: int, encoded: bytes) -> None:
+    try:
+        batch = decode_batch(encoded)
+    except CodecError as error:
+        raise ExportError(f"{log}: batch {number} cannot be read ({error}); use another copy of it") from None
+    executor.execute(number, batch)
+
+
+def _certified(group: Group, log: Path, checkpoints: tuple[Checkpoint, ...]) -> bytes:
+    """The digest that q replicas have signed. Raises ExportError if they have not."""
+    first = checkpoints[0]
+    signers = {
+        c.sender
+        for c in checkpoints
+        if (c.number, c.digest) == (first.number, first.digest)
+        and c.sender < len(group.replicas)
+        and seal_verifies(PublicKey(group.replicas[c.sender]), group.cluster, group.epoch, c)
+    }
+    if len(signers) < group.quorums.strong:
+        raise ExportError(
+            f"{log}: the certificate of state {first.number} is signed by {len(signers)} of the {group.quorums.strong} "
+            "replicas that are needed; do not trust this file"
+        )
+    return first.digest
