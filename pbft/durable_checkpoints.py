@@ -47,7 +47,7 @@ class DurableCheckpoints:
 
     def on_stable(self, number: int) -> None:
         """State `number` is stable: write it if it is time, and it is still kept."""
-        if self._is_writing or self._to_write is None:
+        if self._is_writing or self._to_write is None or self._host.replica.core.diverged:
             return
         logged = self._host.bytes_logged - self._logged_before
         is_time = time.monotonic() >= self._due or logged >= self._tunables.durable_checkpoint_bytes

@@ -71,7 +71,7 @@ class Host:
         self.replica = replica
         self.inbound = Inbound(replica, authentication, defer)
         self._ports = ports
-        self.transfer = StateTransfer(replica.core.group, replica.core.me, self._send, ports.kept, ports.prepare)
+        self.transfer = StateTransfer(replica.core.group, replica.core.me, self._send, self._kept, ports.prepare)
         self.bytes_logged = 0
         """Bytes of records appended since this host was made."""
 
@@ -136,6 +136,10 @@ class Host:
             effects = replica.take_effects()
             if not self._carry_out(effects):
                 return
+
+    def _kept(self, number: int) -> ExecutionSnapshot | None:
+        """What others may have: nothing of a state that is known to be wrong."""
+        return None if self.replica.core.diverged else self._ports.kept(number)
 
     def _send(self, to: int, message: Message) -> None:
         self._ports.send(to, encode(message), message)

@@ -45,6 +45,8 @@ _BULK = 16 << 10
 """Messages above this size give way to smaller ones on a link."""
 
 _DRAIN = 2.0
+_REPAIRS = 8
+"""Sentences about repairs that `status` shows."""
 """Seconds that a clean stop waits for what is in flight."""
 
 _LAG_TURN = 5.0
@@ -74,8 +76,10 @@ class Node:
         misbehaviour: Adversary | None,
         token: trio.lowlevel.TrioToken,
         evidence: Path | None = None,
+        repairs: list[str] | None = None,
     ) -> None:
-        """`evidence`: the folder in which what proves misbehaviour is kept; None keeps none."""
+        """`evidence`: the folder in which what proves misbehaviour is kept; None keeps none. `repairs`: what was mended
+        in earlier lives of this process; it grows here."""
         group = config.group
         self._group = group
         self._me = me
@@ -100,6 +104,9 @@ class Node:
         self._next_turn = self._birth
         self._round_trip = 0.0
         self._disk_error: OSError | None = None
+        self._repairs = [] if repairs is None else repairs
+        self.again = trio.Event()
+        """This life is over: its owner stops it, and starts the replica once more from what its disk holds."""
         ports = Ports(
             log=started.log,
             send=self._send if misbehaviour is None else self._send_wrongly,
@@ -120,7 +127,9 @@ class Node:
         self.host = Host(started.replica, self._authentication, ports, self._desk.submit)
         writing = trio.Lock()
         self._checkpoints = DurableCheckpoints(me, group.tunables, self.host, self._executor, started.store, writing)
-        self._installer = StateInstaller(me, started.make_executor, self._executor, started.store, writing)
+        self._installer = StateInstaller(
+            me, started.make_executor, self._executor, started.store, writing, self._begin_anew
+        )
         self.hub = self._make_hub(key, listen, peers)
 
     def _make_hub(self, key: PrivateKey, listen: Address, peers: Mapping[int, Address]) -> Hub:
@@ -242,6 +251,13 @@ class Node:
                 link.rest(_REST)
         self._collect()
 
+    def _begin_anew(self, repaired: str) -> None:
+        """A state that was mended is on the disk: whatever this process made of the wrong one goes."""
+        log.error("replica %d: %s", self._me, repaired)
+        self._repairs.append(repaired)
+        del self._repairs[:-_REPAIRS]
+        self.again.set()
+
     async def _declare_recovered(self) -> None:
         """When the log holds all that binds a new incarnation, note in the data directory that the past is known again;
         then the links begin anew, in that incarnation, and this replica votes."""
@@ -338,6 +354,7 @@ class Node:
             "reachable": True,
             "connected_peers": sum(1 for p in self.hub.connected() if not is_client(p)),
             "recovering": bool(core.halted) or core.behind,
+            "repairs": self._repairs,
             "uptime_s": round(time.monotonic() - self._birth, 1),
             "volatile": self._volatile,
             "adversary": self._misbehaviour.name if self._misbehaviour else None,

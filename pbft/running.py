@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import trio
@@ -39,11 +39,31 @@ async def run_replica(
     volatile: bool = False,
     adversary: str | None = None,
 ) -> int:
-    """One replica until SIGTERM or SIGINT; returns the exit code.
+    """One replica until SIGTERM or SIGINT; returns the exit code. It may have to begin anew from its disk meanwhile:
+    then everything is made again, as by a process that was restarted.
 
     Raises `pbft.config.ConfigError`, `pbft.crypto.KeyFileError`, `pbft.storage.StorageError` and OSError, each with one
     sentence for the operator.
     """
+    repairs: list[str] = []
+    while True:
+        code = await _live(config, me, data, listen, peers, volatile, adversary, repairs)
+        if code is not None:
+            return code
+        log.warning("replica %d begins anew from its disk", me)
+
+
+async def _live(
+    config: ClusterConfig,
+    me: int,
+    data: Path | None,
+    listen: Address | None,
+    peers: Mapping[int, Address] | None,
+    volatile: bool,
+    adversary: str | None,
+    repairs: list[str],
+) -> int | None:
+    """From a start to the next one: the exit code, None if the replica is to begin anew."""
     from pbft.cli.applications import application_of
 
     application = application_of(config)
@@ -90,6 +110,7 @@ async def run_replica(
         misbehaviour=misbehaviour,
         token=token,
         evidence=folder / "evidence",
+        repairs=repairs,
     )
     if misbehaviour is not None:
         log.warning("replica %d MISBEHAVES ON PURPOSE: %s", me, adversary)
@@ -106,8 +127,9 @@ def _own_key(config: ClusterConfig, me: int) -> PrivateKey:
     return key
 
 
-async def _until_told(node: Node, started: Started, me: int, admin: Address) -> int:
+async def _until_told(node: Node, started: Started, me: int, admin: Address) -> int | None:
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    gc.unfreeze()  # an earlier life
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
@@ -117,12 +139,30 @@ async def _until_told(node: Node, started: Started, me: int, admin: Address) -> 
                 await nursery.start(node.run, admin)
                 status = started.replica.status()
                 log.info("replica %d is up: view %d, executed %d", me, status.view, status.last_executed)
-                number = await anext(aiter(signals))
-                # SIGTERM stops one replica while the others go on; Ctrl-C, and the end of `pbft up`, stop all of them,
-                # and a view change would only be in the way.
-                await node.drain(resign=number == signal.SIGTERM)
+                number = await _told(signals, node.again)
+                if number is not None:
+                    # SIGTERM stops one replica while the others go on; Ctrl-C, and the end of `pbft up`, stop all of
+                    # them, and a view change would only be in the way.
+                    await node.drain(resign=number == signal.SIGTERM)
                 nursery.cancel_scope.cancel()
     finally:
         complete = node.close()
+    if number is None:
+        return None
     log.info("replica %d stopped%s", me, "" if complete else "; not everything reached the disk")
     return 0
+
+
+async def _told(signals: AsyncIterator[int], again: trio.Event) -> int | None:
+    """The signal that ends it all; None if the replica has to begin anew."""
+    found: list[int] = []
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            found.append(await anext(signals))
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(listen)
+        await again.wait()
+        nursery.cancel_scope.cancel()
+    return found[0] if found else None

@@ -21,6 +21,10 @@ log = logging.getLogger("pbft.node")
 
 _PAUSE = 0.02
 """Seconds between two looks whether the executor has finished."""
+_NAMED = 16
+"""Keys that are named after a repair; how many there were is said of all."""
+_SHOWN = 64
+"""Bytes of such a key."""
 
 
 class StateInstaller:
@@ -33,13 +37,16 @@ class StateInstaller:
         executor: ExecutorThread,
         store: CheckpointStore | None,
         writing: trio.Lock,
+        begin_anew: Callable[[str], None],
     ) -> None:
-        """`store`: None for a volatile replica. `writing`: who holds it may write to the store."""
+        """`store`: None for a volatile replica. `writing`: who holds it may write to the store. `begin_anew`: called
+        when a state is on disk that takes the place of a wrong one, with a sentence about it."""
         self._me = me
         self._make_executor = make_executor
         self._executor = executor
         self._store = store
         self._writing = writing
+        self._begin_anew = begin_anew
         self._is_preparing = False
         self._jobs, self._todo = trio.open_memory_channel[Fetched | None](4)
 
@@ -69,6 +76,9 @@ class StateInstaller:
         number = fetched.number
         try:
             executor = await trio.to_thread.run_sync(self._make_executor, fetched)
+            if host.replica.core.diverged:
+                await self._repair(host, executor.snapshot())
+                return
             if not await self._write(host, number, executor.snapshot()):
                 host.installed(None)  # it has caught up by other means, and may have a newer state on disk
                 return
@@ -92,6 +102,21 @@ class StateInstaller:
         if self._store is not None:
             host.checkpoint_durable(number)
 
+    async def _repair(self, host: Host, right: ExecutionSnapshot) -> None:
+        """This replica's state was another one than a quorum signed. The right one goes to disk, from where the replica
+        starts anew: so all that came of the wrong one goes, and the log is executed again above the right one."""
+        while self._executor.outstanding:
+            await trio.sleep(_PAUSE)
+        wrong, store = self._executor.snapshot(right.number), self._store
+        if store is None:
+            host.replica.core.halt(f"{host.replica.core.diverged}; it keeps nothing on disk to begin with: stop it")
+            host.installed(None)
+            return
+        meta = right.meta(host.certificate(right.number))
+        async with self._writing:
+            await trio.to_thread.run_sync(lambda: store.write(right.number, meta, right.chunks()))
+        self._begin_anew(await trio.to_thread.run_sync(_difference, wrong, right))
+
     async def _write(self, host: Host, number: int, snapshot: ExecutionSnapshot) -> bool:
         store = self._store
         if store is not None:
@@ -101,3 +126,20 @@ class StateInstaller:
                 meta = snapshot.meta(host.certificate(number))
                 await trio.to_thread.run_sync(lambda: store.write(number, meta, snapshot.chunks()))
         return True
+
+
+def _difference(wrong: ExecutionSnapshot | None, right: ExecutionSnapshot) -> str:
+    """Which keys were repaired, for the operator."""
+    if wrong is None:
+        return f"its state was not the one that a quorum signed; it begins anew with theirs, state {right.number}"
+    names: list[str] = []
+    count = 0
+    for space, mine, theirs in zip(("", "session ", "system "), wrong.spaces, right.spaces, strict=True):
+        for key, value, other in mine.diff(theirs):
+            count += 1
+            if len(names) < _NAMED:
+                had = "missing" if value is None else "not theirs" if other is None else "another value"
+                names.append(f"{space}{key[:_SHOWN]!r} ({had})")
+    keys = ", ".join(names) + (", ..." if count > len(names) else "")
+    plural = "key" if count == 1 else "keys"
+    return f"state {right.number} is repaired: {count} {plural} differed from what a quorum signed: {keys}"

@@ -144,6 +144,8 @@ class _Health:
         self._is_alone = number(row["connected_peers"]) < self._needed
         self._waited = seconds(row.get("request_waited_s")) or 0.0
         self.lag = reached - number(row["last_executed"])
+        repairs = row.get("repairs")
+        self._repaired = _harmless(repairs[-1]) if isinstance(repairs, list) and repairs else ""
         self._is_late = self.lag > group.tunables.checkpoint_interval
 
     def state(self) -> str:
@@ -169,6 +171,7 @@ class _Health:
             f"reaches {others} and needs {self._needed} to vote": self._is_alone,
             f"has a request that waits for {self._waited:.1f} s": self._waited > LONG,
             f"has executed {counted(self.lag, 'batch', 'batches')} less than the others": self._is_late,
+            f"had another state than a quorum signed, and has mended it: {self._repaired}": self._repaired,
             f"misbehaves on purpose: {row.get('adversary')}": row.get("adversary"),
         }
         return [note for note, holds in said.items() if holds]

@@ -61,15 +61,20 @@ class Checkpoints:
 
     def on_executed(self, number: int, state_digest: bytes) -> None:
         """State `number` was computed here, or is on disk here: sign its CHECKPOINT, at most one digest per number
-        (rule 1.4), unless h has passed it. It rests on the record that `number` executes (rule 1.6)."""
+        (rule 1.4), unless h has passed it. It rests on the record that `number` executes (rule 1.6).
+
+        A log that is executed once more may give another state than was signed: after a repair, or with an application
+        that is not deterministic. Which of the two is right the certificate tells; this replica signs no second one."""
         core = self._core
-        if number in self._own:
-            if self._own[number] != state_digest:
-                core.halt(f"replaying the log gave another state at checkpoint {number} than was signed before")
+        if self._own.get(number) == state_digest:
             return
         self._own[number] = state_digest
         self._forget(self._own)
         self._compare(number)
+        if number in core.log.own_checkpoints:
+            text = f"executing the log again gave another state at checkpoint {number} than was signed before"
+            core.accuse(core.me, "other-state", text)
+            return
         self._unsigned[number] = core.members.vector()  # of this very state: it is called when `number` has executed
         self._forget(self._unsigned)
         self.sign()
@@ -208,10 +213,7 @@ class Checkpoints:
     def _compare(self, number: int) -> None:
         own, certified = self._own.get(number), self._certified.get(number)
         if own is not None and certified is not None and own != certified:
-            self._core.halt(
-                f"this replica's state at checkpoint {number} differs from the one that a quorum signed; "
-                "its application or its memory went another way than the others'"
-            )
+            self._core.diverge(number)
 
     @staticmethod
     def _forget(table: dict[int, bytes] | dict[int, tuple[int, ...]]) -> None:

@@ -60,6 +60,7 @@ class Core:
         "_void",
         "behind",
         "boot",
+        "diverged",
         "effects",
         "group",
         "halted",
@@ -100,6 +101,9 @@ class Core:
         """Microseconds since the epoch, by this machine's clock."""
         self.halted = ""
         """Why this replica does not vote until an operator has done something; empty while it does."""
+        self.diverged = ""
+        """How its state differs from one that a quorum signed: it gets what differs from others, and begins anew with
+        that; it neither votes nor executes until then. Else empty."""
         self.lost = ""
         """How this replica has lost its past: it recovers, and does not vote until then (rule 1.7); else empty."""
         self.behind = False
@@ -130,7 +134,7 @@ class Core:
     @property
     def is_mute(self) -> bool:
         """Whether this replica must not vote, in no view (rule 1.7)."""
-        return bool(self.halted) or bool(self.lost) or self.behind
+        return bool(self.halted) or bool(self.lost) or bool(self.diverged) or self.behind
 
     @property
     def is_void(self) -> bool:
@@ -174,6 +178,15 @@ class Core:
     def accuse(self, culprit: int, kind: str, text: str, *signed: Message) -> None:
         """Keep evidence of what a correct replica never does; with the signed messages that prove it, if there are."""
         self.effects.evidence.append(Evidence(culprit, kind, text, signed))
+
+    def diverge(self, number: int) -> None:
+        """The state after `number` here is not the one that q have signed: all that rests on it is wrong."""
+        if not self.diverged:
+            self.diverged = (
+                f"its state at checkpoint {number} differs from the one that a quorum signed: its application, or its "
+                "memory, went another way than the others'; it gets what differs from them, and begins anew with that"
+            )
+            self.accuse(self.me, "diverged", self.diverged)
 
     def halt(self, reason: str) -> None:
         """Stop voting for a reason that an operator has to know; the first reason stays."""

@@ -144,7 +144,7 @@ class Delivery:
     def hand_over(self) -> None:
         """Hand over what is ready, in order, a bounded number at a time; first what the log already says was."""
         core, log = self._core, self._core.log
-        while self.handed < self.executed + MAX_AT_EXECUTOR:
+        while self.handed < self.executed + MAX_AT_EXECUTOR and not core.diverged:
             number = self.handed + 1
             if number <= log.executing:  # replay after a start
                 batch = decode_batch(log.tail[number].encoded)

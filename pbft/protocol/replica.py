@@ -294,6 +294,8 @@ class Replica:
     def state_wanted(self) -> tuple[int, bytes] | None:
         """(number, digest) of the state to get from others: what comes next here, too few of them retain."""
         vouched = self.core.log.vouched
+        if self.core.diverged and not self.core.halted:
+            return vouched
         if vouched[0] <= self.delivery.executed:
             self._wants_state = False
             return None
@@ -317,7 +319,7 @@ class Replica:
             low_watermark=core.log.low,
             high_watermark=core.log.high,
             pending_requests=self.requests.queue.count,
-            halted=core.halted or self.recovery.text,
+            halted=core.halted or core.diverged or self.recovery.text,
             lost=bool(core.lost),
             behind=core.behind,
             demotions=self.requests.demotions,

@@ -379,14 +379,26 @@ class Machine:
         self._soon(lambda: self.host.prepared(states), self._random.random() * 0.01)
 
     def _install(self, fetched: Fetched) -> None:
-        if self.host.replica.delivery.executed >= fetched.number:  # and it may have a newer state on disk
+        replica = self.host.replica
+        if (
+            replica.delivery.executed >= fetched.number and not replica.core.diverged
+        ):  # and it may have a newer state on disk
             self._soon(lambda: self.host.installed(None))
             return
         executor = built(self.group, self._application, fetched)
         snapshot, number = executor.snapshot(), fetched.number
         self._store.write(number, snapshot.meta(), snapshot.chunks())
         self.state_on_disk = number
+        if self.host.replica.core.diverged:
+            self.world.note(f"{self.me}{self.twin} begins anew with state {number}")
+            self._soon(self._begin_anew, self._random.random() * 0.02)
+            return
         self._soon(lambda: self._replace(executor, snapshot), self._random.random() * 0.02)
+
+    def _begin_anew(self) -> None:
+        """As after a crash, of the process alone."""
+        self.crash()
+        self.start()
 
     def _replace(self, executor: Executor, snapshot: ExecutionSnapshot) -> None:
         """A crash before this leaves a state on disk that is newer than what the log says."""

@@ -47,6 +47,11 @@ UNWELL: dict[str, tuple[Row, str, str]] = {
     "one link": ({"connected_peers": 1}, "cut off", "replica 3 reaches 1 other and needs 2 to vote"),
     "late": ({"last_executed": 871}, "late", "replica 3 has executed 129 batches less than the others"),
     "changing view": ({"in_view_change": True}, "changing view", ""),
+    "repaired": (
+        {"repairs": ["an older one", "state 8 is repaired: 1 key\x1b differed"]},
+        "up",
+        "replica 3 had another state than a quorum signed, and has mended it: state 8 is repaired: 1 key? differed",
+    ),
     "halted": (
         {"recovering": True, "halted": "the disk failed"},
         "not voting",
