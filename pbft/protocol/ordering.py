@@ -49,7 +49,8 @@ class Ordering:
         self.fresh: list[int] = []
         """Requests in each fresh PRE-PREPARE accepted in this sweep; read and cleared by its caller, for the floor."""
         self.contradicted = False
-        """The primary of this view wants a vote against what was executed here. Until the view ends."""
+        """The primary of this view wants a vote against what was executed here, or has proposed two batches for one
+        number. Until the view ends."""
 
     def start(self) -> None:
         """After a restart everything in the log is durable: its votes count again, and none is made twice; what was
@@ -198,6 +199,7 @@ class Ordering:
             self.supply(message.number, batch)
             return None
         self.held.hold(slot, message, batch, unverified, unknown)
+        self._look_for_rival(slot, message.digest)
         return None
 
     def knows_proposal(self, message: PrePrepare) -> bool:
@@ -242,8 +244,22 @@ class Ordering:
             return Refused.CROWDED
         if self.is_second(message):
             core.accuse(sender, "equivocation", f"two PRE-PREPAREs in view {message.view} at {message.number}")
+            self.contradicted = True
             return Refused.EQUIVOCATION
         return None
+
+    def _look_for_rival(self, slot: Slot, proposed: bytes) -> None:
+        """Whether f+1 backups have prepared something else than was proposed here: one of them is correct, so the
+        primary has proposed two. It may have brought one replica to execute the other one, whose client is content;
+        those who are given NULL instead, or what they must hold, wait for nothing and would never complain."""
+        core = self._core
+        votes = slot.prepares.besides(core.primary)
+        if self.contradicted or core.is_primary or slot.number <= core.log.last_chosen:
+            return
+        if any(digest != proposed and votes.count(digest) >= core.quorums.weak for _, digest in votes):
+            text = f"another PRE-PREPARE in view {core.view} at {slot.number} than f+1 replicas have prepared"
+            core.accuse(core.primary, "equivocation", text)
+            self.contradicted = True
 
     def _is_one_too_many(self, message: PrePrepare) -> bool:
         log, number = self._core.log, message.number
@@ -300,6 +316,9 @@ class Ordering:
         if not slot.prepares.add(sender, message.digest):
             core.accuse(sender, "equivocation", f"two PREPAREs in view {message.view} at {message.number}")
             return core.refuse(sender, Refused.EQUIVOCATION)
+        proposed = self._proposed_at(message.number)
+        if proposed is not None and proposed != message.digest:
+            self._look_for_rival(slot, proposed)
         self.held.try_accept(slot)
         self._try_prepared(slot)
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from signed_views import group
 
+from pbft.batch import NULL_BATCH, decode_batch, encode_batch
 from pbft.messages import Commit, Committed, Fetch, Message, Prepare, PrePrepare
 
 LIAR, FRIEND, LEFT_OUT = 0, 1, 3
@@ -50,3 +52,36 @@ def test_what_fewer_than_f_plus_1_backups_prepared_is_not_asked_for() -> None:
     c.dropped = watching
     c.wait(2)
     assert not asked and not c.members[LEFT_OUT].replica.ordering.untold()
+
+
+@pytest.mark.parametrize("rival", ["null", "ahead"])
+def test_who_is_given_another_proposal_than_the_others_complains(rival: str) -> None:
+    """The left-out backup is fed NULL, which nobody awaits, or a batch of a far time, which it holds for ever. It sees
+    what f+1 others have prepared: the primary has proposed two, and must go."""
+    c = group(4, view_timeout=600)
+    c.order(1)
+    given = False
+
+    def dropped(sender: int, to: int, message: Message) -> bool:
+        nonlocal given
+        if sender != LIAR:
+            return False
+        if isinstance(message, PrePrepare) and to == LEFT_OUT:
+            if not given:
+                given = True
+                same = decode_batch(message.batch).requests
+                batch = NULL_BATCH if rival == "null" else encode_batch(1 << 60, bytes(16), same)
+                other = PrePrepare(message.view, message.number, batch.digest, batch.encoded)
+                c.members[LEFT_OUT].give(LIAR, other)
+            return True
+        return not isinstance(message, PrePrepare) and (to != FRIEND or not isinstance(message, Commit))
+
+    c.dropped = dropped
+    before = len(c.members[FRIEND].executed)
+    c.order(1)
+    assert given and len(c.members[FRIEND].executed) - before == 1
+    c.members[LIAR].down = True
+    c.wait(5)
+    assert [len(m.executed) - before for m in c.members[1:]] == [1, 1, 1]
+    assert all(m.view == 1 for m in c.members[1:])
+    assert any(e.culprit == LIAR and e.kind == "equivocation" for e in c.members[LEFT_OUT].evidence)
