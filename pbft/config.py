@@ -29,10 +29,8 @@ must name (rule 2.6). A primary has no more in flight."""
 PROPOSALS_PER_NUMBER = 3
 """Batches besides NULL that a replica accepts as fresh proposals at one number, in all views, until one prepares there.
 Without this bound a faulty primary that proposes and lets nothing prepare, in each of its views, could make Q grow
-until no NEW-VIEW fits in a message."""
-
-_ENTRIES_PER_NUMBER = PROPOSALS_PER_NUMBER + 3
-"""Of a VIEW-CHANGE: one of P; of Q those, NULL, and one that only others had accepted when a view began with it."""
+until no NEW-VIEW fits in a message. Beyond it a replica accepts what f others have prepared: so one correct replica has
+accepted it within its own bound, and there are at most so many for each correct replica."""
 _ENTRY_BYTES = 48
 _MESSAGE_LIMIT = 80 << 20
 """What the codec takes (`pbft.codec.MAX_MESSAGE_BYTES`)."""
@@ -212,7 +210,14 @@ class Group:
     @property
     def view_change_max_bytes(self) -> int:
         """Bytes of the largest VIEW-CHANGE: C, P and Q, with as many entries of Q as the window can have."""
-        return self.tunables.log_window * _ENTRIES_PER_NUMBER * _ENTRY_BYTES + 4096
+        return self.tunables.log_window * (self.batches_named_at_a_number + 1) * _ENTRY_BYTES + 4096
+
+    @property
+    def batches_named_at_a_number(self) -> int:
+        """Of Q, at most: what correct replicas accepted as fresh proposals, NULL, and one that only others had accepted
+        when a view began with it."""
+        quorums = self.quorums
+        return PROPOSALS_PER_NUMBER * (quorums.n - quorums.f) + 2
 
     @property
     def authenticator_max_bytes(self) -> int:

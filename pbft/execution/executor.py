@@ -136,7 +136,7 @@ class Executor:
         return Executed(number, batch.digest, tuple(results), tuple(changes), state_digest)
 
     def _recover(self, number: int, request: ClientRequest, changes: list[Change]) -> bytes:
-        change = self._members.recover(number, request)
+        change = self._members.recover(number, self._time, request)
         if change is not None:
             changes.append(change)
         return encode_answer(Answer.RECOVERED, self._members.incarnation(request.client))

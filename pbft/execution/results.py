@@ -36,6 +36,12 @@ class Done(NamedTuple):
     floor: int
 
 
+RECOVERY_PACE = 600_000_000
+"""Microseconds of agreed time in which a replica may recover once, in the long run."""
+RECOVERY_BURST = 8
+"""Recoveries of a replica that may follow each other at once."""
+
+
 class Recovered(NamedTuple):
     """A RECOVER executed: `replica` has a new incarnation, and votes again once a state at or above `point` is stable
     (rule 1.7). `nonce` names the RECOVER."""
@@ -44,6 +50,13 @@ class Recovered(NamedTuple):
     incarnation: int
     point: int
     nonce: int
+    due: int = 0
+    """Agreed time, in microseconds, up to which this replica's recoveries are spent, one for each `RECOVERY_PACE`."""
+
+    def may_recover(self, time: int) -> bool:
+        """Whether one more RECOVER of this replica executes at this agreed time. A liar that has one executed after the
+        other would else keep the primary busy with NULLs, and void every view whose NEW-VIEW names it (rule 1.7 b)."""
+        return self.due - time <= (RECOVERY_BURST - 1) * RECOVERY_PACE
 
 
 Change = Opened | Done | Recovered

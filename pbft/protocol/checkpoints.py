@@ -42,14 +42,23 @@ class Checkpoints:
         """(log position that must be durable first, position below which the log may go)."""
 
     def start(self) -> None:
-        """After a restart: own checkpoints of the log count again."""
+        """After a restart: own checkpoints of the log count again, as votes; the states are computed once more."""
         log = self._core.log
         for number, checkpoint in log.own_checkpoints.items():
-            self._own[number] = checkpoint.digest
             if number > log.low:
                 self._votes.setdefault(number, {})[self._core.me] = checkpoint
         if log.certificate:
             self._certified[log.low] = log.certificate[0].digest
+
+    def on_loaded(self, number: int, state_digest: bytes) -> None:
+        """The state after `number` was loaded, from the own disk or from others: it too is compared with the quorum's
+        (rule 1.8). One that no q have signed, because a view began from it, must be signed here as well, also if this
+        replica ended before it did."""
+        if number > self._core.log.low:
+            self.on_executed(number, state_digest)
+        elif number:
+            self._own[number] = state_digest
+            self._compare(number)
 
     @property
     def stable_digest(self) -> bytes:
@@ -66,14 +75,14 @@ class Checkpoints:
         A log that is executed once more may give another state than was signed: after a repair, or with an application
         that is not deterministic. Which of the two is right the certificate tells; this replica signs no second one."""
         core = self._core
-        if self._own.get(number) == state_digest:
-            return
         self._own[number] = state_digest
         self._forget(self._own)
         self._compare(number)
-        if number in core.log.own_checkpoints:
-            text = f"executing the log again gave another state at checkpoint {number} than was signed before"
-            core.accuse(core.me, "other-state", text)
+        signed = core.log.own_checkpoints.get(number)
+        if signed is not None:
+            if signed.digest != state_digest:
+                text = f"executing the log again gave another state at checkpoint {number} than was signed before"
+                core.accuse(core.me, "other-state", text)
             return
         self._unsigned[number] = core.members.vector()  # of this very state: it is called when `number` has executed
         self._forget(self._unsigned)
@@ -114,14 +123,15 @@ class Checkpoints:
         core = self._core
         if number > core.log.low:
             return
+        lost, recovering = core.log.lost, core.log.recovering  # the fold of Reborn ends both
         core.log.begin_rewrite()
         core.record(Boot(core.boot))
         if core.log.incarnation:
             core.record(Reborn(core.log.incarnation))
-        if core.log.lost:
+        if lost:
             core.record(Lost(core.boot))
-        if core.log.recovering is not None:
-            core.record(Recovering(*core.log.recovering))
+        if recovering is not None:
+            core.record(Recovering(*recovering))
         if core.log.new_view is not None:
             core.record(Entered(encode(core.log.new_view)))
         if core.log.view_change is not None and not core.is_active:
@@ -166,15 +176,25 @@ class Checkpoints:
         self._count(checkpoint)
         return None
 
+    def is_new(self, checkpoint: Checkpoint) -> bool:
+        """Whether it is the first of its sender for a number of the window, which moves only as q agree."""
+        number, log = checkpoint.number, self._core.log
+        return log.low < number <= log.high and checkpoint.sender not in self._votes.get(number, ())
+
+    def refuse_stable(self, message: Stable) -> Refused | None:
+        """The cheap reasons: it is old, or not from q different replicas about one state."""
+        first = message.checkpoints[0]
+        if first.number <= self._core.log.low:
+            return Refused.BELOW_WINDOW
+        senders = {c.sender for c in message.checkpoints if (c.number, c.digest) == (first.number, first.digest)}
+        if len(senders) < self._core.quorums.strong or len(senders) != len(message.checkpoints):
+            return Refused.NOT_CERTIFIED
+        return None
+
     def on_stable(self, sender: int, message: Stable) -> Refused | None:
         """A stable certificate relayed by anybody, its seals verified."""
-        core = self._core
-        first = message.checkpoints[0]
-        if first.number <= core.log.low:
-            return core.refuse(sender, Refused.BELOW_WINDOW)
-        senders = {c.sender for c in message.checkpoints if (c.number, c.digest) == (first.number, first.digest)}
-        if len(senders) < core.quorums.strong or len(senders) != len(message.checkpoints):
-            return core.refuse(sender, Refused.NOT_CERTIFIED)
+        if reason := self.refuse_stable(message):
+            return self._core.refuse(sender, reason)
         self._become_stable(message.checkpoints)
         return None
 

@@ -50,7 +50,6 @@ class Refused(StrEnum):
     CONTRADICTS = "contradicts-executed"
     ENDED = "ended-incarnation"
     VOID_VIEW = "void-view"
-    CROWDED = "crowded-number"
 
 
 class Core:

@@ -45,6 +45,12 @@ _EARLY_BYTES = 4 << 20
 _SEALED_LEAST = 4096
 """Bytes that a VIEW-CHANGE or NEW-VIEW counts as, at least: its seals take as long to verify as so many to decode."""
 
+_SEALS_PER_REPLICA = 8
+_SEALS = 16
+"""Signatures of one peer's messages that are looked at in a STATUS interval: so many for each replica, and these. A
+correct peer brings a NEW-VIEW, the VIEW-CHANGEs of all and a certificate, and CHECKPOINTs, which are not counted where
+they tell something new."""
+
 _VOTE_BYTES = 64
 _decode_vote = lru_cache(maxsize=256)(decode)
 """Votes of different replicas for one digest are the same bytes: they are decoded once. Messages never change."""
@@ -84,13 +90,16 @@ class Inbound:
         """Digest and authenticator -> (sender, REQUEST) whose signature is being verified. Bounded by who defers."""
         self._authentication = authentication
         self._clients = replica.core.group.clients
-        self._early: dict[int, deque[tuple[int, bytes]]] = {}
-        """Sender -> (view, message) of views that have not begun here. Bounded for each sender, the oldest go."""
+        self._early: dict[int, deque[tuple[int, bytes, int | None]]] = {}
+        """Sender -> (view, message, incarnation of its link) of views that have not begun here. Bounded for each
+        sender, the oldest go."""
         self._early_bytes: dict[int, int] = {}
         self._view = replica.core.view
         self._view_bytes: dict[int, int] = {}
         """Replica -> bytes of VIEW-CHANGEs and NEW-VIEWs that it has sent in this STATUS interval."""
-        self._view_bytes_until = 0.0
+        self._seals: dict[int, int] = {}
+        """Replica -> signatures that came with what it has sent in this STATUS interval."""
+        self._interval_ends = 0.0
         self.last_request: tuple[int, int] | None = None
         """(client, session) of the last authentic request: where its replies are to go."""
 
@@ -109,7 +118,7 @@ class Inbound:
                 return replica.core.refuse(sender, Refused.ENDED)
             if isinstance(message, (Prepare, Commit, PrePrepare)):
                 if message.view > replica.core.view:
-                    return self._keep_early(sender, message.view, body)
+                    return self._keep_early(sender, message.view, body, incarnation)
                 if type(message) is PrePrepare:
                     return self._pre_prepare(sender, message)
                 return replica.on_message(sender, message)
@@ -122,12 +131,7 @@ class Inbound:
         if type(message) is NewView:
             return self._new_view(sender, message)
         if type(message) is Stable:
-            if message.checkpoints[0].number <= replica.core.log.low:
-                return replica.core.refuse(sender, Refused.BELOW_WINDOW)  # before any signature is looked at
-            if len(message.checkpoints) > replica.core.quorums.n or not all(
-                map(self._is_authentic, message.checkpoints)
-            ):
-                return replica.core.refuse(sender, Refused.BAD_SEAL)
+            return self._stable(sender, message)
         if isinstance(message, (FetchState, StateRoots, StatePiece)):
             replica.core.effects.transfer.append((sender, message))
             return None
@@ -149,11 +153,23 @@ class Inbound:
         all_of_them = core.quorums.n * one
         if size > (all_of_them if kind is NewView else one):
             return Refused.TOO_LARGE
-        if core.now >= self._view_bytes_until:
-            self._view_bytes_until = core.now + core.tunables.status_interval / 1000
-            self._view_bytes.clear()
+        self._look_at_the_clock()
         heard = self._view_bytes[sender] = self._view_bytes.get(sender, 0) + max(size, _SEALED_LEAST)
         return Refused.TOO_OFTEN if heard > 4 * all_of_them else None
+
+    def _look_at_the_clock(self) -> None:
+        core = self._replica.core
+        if core.now >= self._interval_ends:
+            self._interval_ends = core.now + core.tunables.status_interval / 1000
+            self._view_bytes.clear()
+            self._seals.clear()
+
+    def _may_look(self, sender: int, seals: int) -> bool:
+        """Whether so many more signatures of what a peer sends are worth the time; counts them. One liar would else
+        keep the loops of all others busy with seals that are good, and say nothing (4 #26)."""
+        self._look_at_the_clock()
+        spent = self._seals[sender] = self._seals.get(sender, 0) + seals
+        return spent <= _SEALS_PER_REPLICA * self._replica.core.quorums.n + _SEALS
 
     def _has_ended(self, sender: int, incarnation: int, message: Message) -> bool:
         """Whether it is a vote over a link of an ended incarnation. Signed messages name their own. Rules 1.7, 1.18."""
@@ -161,9 +177,9 @@ class Inbound:
             return False
         return isinstance(message, (Prepare, Commit, PrePrepare, Suspect, Committed))
 
-    def _keep_early(self, sender: int, view: int, body: bytes) -> Refused:
+    def _keep_early(self, sender: int, view: int, body: bytes, incarnation: int | None) -> Refused:
         early = self._early.setdefault(sender, deque())
-        early.append((view, body))
+        early.append((view, body, incarnation))
         kept = self._early_bytes.get(sender, 0) + len(body)
         while kept > _EARLY_BYTES or len(early) > _EARLY_MESSAGES:
             kept -= len(early.popleft()[1])
@@ -180,11 +196,11 @@ class Inbound:
         self._view = view
         early, self._early, self._early_bytes = self._early, {}, {}
         for sender, messages in early.items():
-            for message_view, body in messages:
+            for message_view, body, incarnation in messages:
                 if message_view == view:
-                    self.receive(sender, body)
+                    self.receive(sender, body, incarnation)
                 elif message_view > view:
-                    self._keep_early(sender, message_view, body)
+                    self._keep_early(sender, message_view, body, incarnation)
 
     def _checkpoint(self, sender: int, message: Checkpoint) -> Refused | None:
         replica = self._replica
@@ -192,7 +208,20 @@ class Inbound:
             return None
         if reason := replica.checkpoints.refuse_checkpoint(message):
             return replica.core.refuse(sender, reason)
+        if not self._may_look(sender, 1):
+            return replica.core.refuse(sender, Refused.TOO_OFTEN)
         if not self._is_authentic(message):
+            return replica.core.refuse(sender, Refused.BAD_SEAL)
+        self._seals[sender] -= replica.checkpoints.is_new(message)
+        return replica.on_message(sender, message)
+
+    def _stable(self, sender: int, message: Stable) -> Refused | None:
+        replica = self._replica
+        if reason := replica.checkpoints.refuse_stable(message):
+            return replica.core.refuse(sender, reason)
+        if not self._may_look(sender, len(message.checkpoints)):
+            return replica.core.refuse(sender, Refused.TOO_OFTEN)
+        if not all(map(self._is_authentic, message.checkpoints)):
             return replica.core.refuse(sender, Refused.BAD_SEAL)
         return replica.on_message(sender, message)
 
@@ -202,6 +231,8 @@ class Inbound:
             return None
         if reason := replica.views.refuse_view_change(message):
             return replica.core.refuse(sender, reason)
+        if not self._may_look(sender, 1):
+            return replica.core.refuse(sender, Refused.TOO_OFTEN)
         if not self._is_authentic(message):
             return replica.core.refuse(sender, Refused.BAD_SEAL)
         return replica.on_message(sender, message)
@@ -210,11 +241,16 @@ class Inbound:
         replica = self._replica
         if reason := replica.views.refuse_new_view(message):
             return replica.core.refuse(sender, reason)
+        named = message.view_changes
+        is_set = len({m.sender for m in named}) == len(named) <= replica.core.quorums.n and all(
+            m.view == message.view for m in named
+        )
+        unknown = [m for m in named if not replica.views.holds(m)] if is_set else []
+        if not self._may_look(sender, 1 + len(unknown)):
+            return replica.core.refuse(sender, Refused.TOO_OFTEN)
         if not self._is_authentic(message):
             return replica.core.refuse(sender, Refused.BAD_SEAL)
-        sound = len(message.view_changes) <= replica.core.quorums.n and all(
-            replica.views.holds(m) or self._is_authentic(m) for m in message.view_changes
-        )
+        sound = is_set and all(map(self._is_authentic, unknown))
         return replica.on_new_view(sender, message, sound)
 
     def _is_authentic(self, message: Sealed) -> bool:

@@ -51,6 +51,11 @@ class Members:
         found = self._now.get(replica)
         return None if found is None else found.nonce
 
+    def may_recover(self, replica: int, time: int) -> bool:
+        """Whether it has not recovered too often to do so once more at this time."""
+        found = self._now.get(replica)
+        return found is None or found.may_recover(time)
+
     def has_ended(self, replica: int, incarnation: int) -> bool:
         """Whether what this incarnation of the replica says counts no longer."""
         return incarnation < self.incarnation(replica)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pbft.batch import NULL_DIGEST, Batch
+from pbft.batch import Batch
 from pbft.messages import Commit, Prepare, PrePrepare, ViewChange
 from pbft.protocol.core import Core, Refused
 from pbft.protocol.delivery import Delivery
@@ -240,8 +240,6 @@ class Ordering:
             return Refused.TOO_LARGE
         if len({r.digest for r in batch.requests}) < len(batch.requests):
             return Refused.MALFORMED  # no correct primary orders one request twice in a batch
-        if self._is_one_too_many(message):
-            return Refused.CROWDED
         if self.is_second(message):
             core.accuse(sender, "equivocation", f"two PRE-PREPAREs in view {message.view} at {message.number}")
             self.contradicted = True
@@ -260,13 +258,6 @@ class Ordering:
             text = f"another PRE-PREPARE in view {core.view} at {slot.number} than f+1 replicas have prepared"
             core.accuse(core.primary, "equivocation", text)
             self.contradicted = True
-
-    def _is_one_too_many(self, message: PrePrepare) -> bool:
-        log, number = self._core.log, message.number
-        is_new = (
-            number > log.last_chosen and message.digest != NULL_DIGEST and message.digest not in log.q.get(number, ())
-        )
-        return is_new and log.is_crowded(number)
 
     def refuse_place(self, view: int, number: int) -> Refused | None:
         """The window and the view, for all three phases. [CL99 §4.2: "n is between h and H"]"""
@@ -385,9 +376,10 @@ class Ordering:
 
     # ---- time and the window
 
-    def on_keys_ended(self, peer: int) -> None:
-        """At the end of a key refresh: votes of this peer in certificates still incomplete came under keys that may be
-        known to others; drop them and ask again (rule 1.18). An accepted PRE-PREPARE stays: it is in the own log."""
+    def drop_votes(self, peer: int) -> None:
+        """At the end of a key refresh, or of an incarnation: votes of this peer in certificates still incomplete came
+        under keys that may be known to others; drop them and ask again (rule 1.18). An accepted PRE-PREPARE stays: it
+        is in the own log."""
         core = self._core
         for slot in core.log.slots.values():
             is_proposal = peer == core.primary and slot.digest is not None and slot.number > core.log.last_chosen

@@ -118,22 +118,16 @@ class Replica:
         self.recovery.start(lost)
         self.checkpoints.start()
         self.delivery.start(execution)
-        self._sign_loaded(execution)
+        self.checkpoints.on_loaded(execution.number, execution.state_digest)
         self.ordering.start()
         self.views.start()
-
-    def _sign_loaded(self, start: ExecutionStart) -> None:
-        """A state that came from others because a view began from it, and that no q have signed: one of them must be
-        this replica, also if it ended before it did."""
-        if start.number > self.core.log.low:
-            self.checkpoints.on_executed(start.number, start.state_digest)
 
     # ---- events
 
     def set_time(self, now: float, wall: int) -> None:
         """`now`: seconds that never go back; `wall`: microseconds since the epoch by this machine's clock."""
         self.core.now = max(self.core.now, now)
-        self.core.wall = wall
+        self.core.wall = self.mirror.wall = wall
 
     def on_request(self, sender: int, request: ClientRequest, authentic: bool) -> Refused | None:
         """A REQUEST from its client, or forwarded by a backup."""
@@ -205,7 +199,11 @@ class Replica:
     def on_executed(self, done: Executed) -> None:
         """The executor finished a batch."""
         self.delivery.on_executed(done)
-        if any(isinstance(change, Recovered) for change in done.changes):
+        ended = [change.replica for change in done.changes if isinstance(change, Recovered)]
+        for replica in ended:
+            if replica != self.core.me:
+                self.ordering.drop_votes(replica)
+        if ended:
             self.views.forget_ended()
         if done.state_digest:
             self.checkpoints.on_executed(done.number, done.state_digest)
@@ -221,7 +219,7 @@ class Replica:
     def on_installed(self, start: ExecutionStart) -> None:
         """The executor stands at a state that came from others; it is on disk. Rule 2.9."""
         self.delivery.install(start)
-        self._sign_loaded(start)
+        self.checkpoints.on_loaded(start.number, start.state_digest)
         self.views.forget_ended()
         self.retransmission.on_progress()
         self.suspicion.on_catching_up()
@@ -238,7 +236,7 @@ class Replica:
 
     def on_keys_ended(self, peer: int) -> None:
         """The old session keys with a replica have ended (rule 1.18)."""
-        self.ordering.on_keys_ended(peer)
+        self.ordering.drop_votes(peer)
 
     def on_tick(self, conditions: Conditions = NO_CONDITIONS) -> None:
         """Time has passed; called at least every 50 milliseconds."""

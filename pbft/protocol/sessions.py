@@ -36,6 +36,8 @@ class SessionMirror:
 
     def __init__(self, session_window: int, members: Members) -> None:
         self._session_window = session_window
+        self.wall = 0
+        """Microseconds since the epoch, by this machine's clock: what it would propose as the time of a batch."""
         self._members = members
         self._counts: dict[int, int] = {}
         self._sessions: dict[int, _Window] = {}
@@ -90,10 +92,13 @@ class SessionMirror:
         return Verdict.FRESH
 
     def _judge_recovery(self, request: ClientRequest, executed: int) -> Verdict:
-        """RECOVER(i, k) executes iff k is i's incarnation, above i's previous recovery point. Rule 1.7 a."""
+        """RECOVER(i, k) executes iff k is i's incarnation, above i's previous recovery point, and not too often. Rule
+        1.7 a."""
         present = self._members.incarnation(request.client)
         if request.floor < present:
             return Verdict.ANSWERED
         if request.floor > present or executed < self._members.point(request.client):
+            return Verdict.UNDECIDED
+        if not self._members.may_recover(request.client, self.wall):
             return Verdict.UNDECIDED
         return Verdict.FRESH

@@ -211,6 +211,8 @@ class ViewChanges:
             assert core.log.new_view is not None
             text = f"two signed NEW-VIEWs for view {message.view}"
             core.accuse(message.sender, "two-new-views", text, core.log.new_view, message)
+            if core.is_active:
+                self._ordering.contradicted = True
             return core.refuse(sender, Refused.EQUIVOCATION)
         if not seals_verify or judge_new_view(core.quorums, core.tunables.log_window, message) is None:
             self._on_invalid(message)

@@ -111,6 +111,8 @@ class Machine:
         self.skew = 0.0
         self.pause_until = 0.0
         self.boots = 0
+        self._before_loss = 0
+        """Starts from disks that are gone: a new disk counts its own."""
         self.lost = False
         """What the data directory says beside the log: the past is not known."""
         self.up = False
@@ -157,9 +159,9 @@ class Machine:
             self.group,
             self.me,
             lambda body: signature(self.me, body, 160),
-            b"secret %d" % self.me,
+            b"secret %d of start %d" % (self.me, self.boots),
             records,
-            self.boots,
+            self.boots - self._before_loss,
             self.executor.start(),
             "its disk was lost" if self.lost else "",
         )
@@ -199,6 +201,7 @@ class Machine:
         self.world.note(f"{self.me}{self.twin} loses its disk")
         self.directory = SimulatedDirectory()
         self.lost = True
+        self._before_loss = self.boots
         self.state_on_disk = 0
         if self.is_correct:
             self._observer.on_loss(self)

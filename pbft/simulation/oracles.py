@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pbft.batch import Batch
-from pbft.config import PROPOSALS_PER_NUMBER, Group, Quorums
+from pbft.config import Group, Quorums
 from pbft.execution import ExecutionSnapshot
 from pbft.execution.results import Executed
 from pbft.messages import (
@@ -337,7 +337,7 @@ class Bounds(Oracle):
             raise Violation("invariants", f"replica {machine.me}: {error}") from error
         core, t = replica.core, machine.group.tunables
         n = len(machine.group.replicas)
-        most_named = PROPOSALS_PER_NUMBER + 2  # NULL, and one that only others had accepted when a view began with it
+        most_named = machine.group.batches_named_at_a_number
         sizes = {
             "slots": (len(core.log.slots), t.log_window),
             "queue": (replica.requests.queue.count, t.pending_total),

@@ -8,7 +8,7 @@ from pbft.apps.counter import Counter
 from pbft.batch import Answer, ClientRequest, decode_result, encode_batch, recover_body
 from pbft.config import Group, Tunables
 from pbft.execution import Executor, SnapshotError
-from pbft.execution.results import Recovered
+from pbft.execution.results import RECOVERY_PACE, Recovered
 
 GROUP = Group(
     cluster=b"c" * 32,
@@ -35,14 +35,14 @@ def test_a_recover_ends_the_present_incarnation_once() -> None:
     for another incarnation, and one at or below the previous recovery point, changes nothing."""
     executor = Executor(GROUP, Counter)
     assert executed(executor, recover(2, 1)) == ()
-    assert executed(executor, recover(2, 0)) == (Recovered(2, 1, 8, 7),)
+    assert executed(executor, recover(2, 0)) == (Recovered(2, 1, 8, 7, 1 + RECOVERY_PACE),)
     assert executed(executor, recover(2, 0)) == ()
     assert executed(executor, recover(2, 1)) == ()
     for _ in range(4):
         assert executed(executor, recover(3, 9)) == ()
     assert executor.last_executed == 8
-    assert executed(executor, recover(2, 1, 8)) == (Recovered(2, 2, 16, 8),)
-    assert executor.start().members == (Recovered(2, 2, 16, 8),)
+    assert executed(executor, recover(2, 1, 8)) == (Recovered(2, 2, 16, 8, 1 + 2 * RECOVERY_PACE),)
+    assert executor.start().members == (Recovered(2, 2, 16, 8, 1 + 2 * RECOVERY_PACE),)
 
 
 def test_the_answer_names_the_incarnation() -> None:
@@ -63,7 +63,7 @@ def test_recoveries_are_part_of_the_digest_and_of_a_snapshot() -> None:
     assert one.snapshot().spaces[2].digest == other.snapshot().spaces[2].digest != none.snapshot().spaces[2].digest
     snapshot = one.snapshot()
     restored = Executor.restore(GROUP, Counter, snapshot.meta(), snapshot.chunks())
-    assert restored.start().members == one.start().members == (Recovered(2, 1, 8, 7),)
+    assert restored.start().members == one.start().members == (Recovered(2, 1, 8, 7, 1 + RECOVERY_PACE),)
 
 
 @pytest.mark.parametrize(("key", "value"), [(b"incarnation/1", b"x"), (b"recovery/1", bytes(17))])

@@ -71,13 +71,17 @@ class RecordingExecutor:
     def start(self) -> ExecutionStart:
         sessions = (SessionView(c, s, floor, tuple(done)) for s, (c, floor, done) in self.sessions.items())
         recovered = self.members.recovered()
-        return ExecutionStart(self.number, b"", tuple(self.counts.items()), tuple(sessions), recovered, self.state)
+        return ExecutionStart(self.number, b"", tuple(self.counts.items()), tuple(sessions), recovered, self._told())
+
+    def _told(self) -> bytes:
+        return digest(b"lie", self.state) if self.lie else self.state
 
     def back_at(self, number: int) -> RecordingExecutor:
         """Another one, which stands where this one stood after batch `number`."""
         other = RecordingExecutor(self.group, self.session)
         for n, batch in enumerate(self.executed[:number], 1):
             other.execute(n, batch)
+        other.lie = self.lie
         return other
 
     def execute(self, number: int, batch: Batch) -> Executed:
@@ -90,7 +94,7 @@ class RecordingExecutor:
             result = b"result of " + r.digest
             results.append(Result(r.client, r.session, r.id, r.digest, r.replier, digest(b"result", result), result))
             if r.kind is Kind.RECOVER:
-                if (recovered := self.members.recover(number, r)) is not None:
+                if (recovered := self.members.recover(number, batch.time, r)) is not None:
                     changes.append(recovered)
             elif r.kind is Kind.OPEN:
                 changes.append(Opened(r.client, number << 16 | position, r.floor + 1, 0))
@@ -100,9 +104,7 @@ class RecordingExecutor:
                 changes.append(Done(r.client, r.session, r.id, r.floor))
                 if r.session in self.sessions:
                     self.sessions[r.session][2].add(r.id)
-        state = b""
-        if number % self.interval == 0:
-            state = digest(b"lie", self.state) if self.lie else self.state
+        state = b"" if number % self.interval else self._told()
         return Executed(number, batch.digest, tuple(results), tuple(changes), state)
 
     def answer(self, request: ClientRequest) -> Result:

@@ -6,7 +6,7 @@ import pytest
 from cluster import Cluster, Member, sealed
 
 from pbft.messages import Checkpoint, Stable
-from pbft.protocol.records import StableCertificate, decode_record
+from pbft.protocol.records import OwnCheckpoint, StableCertificate, decode_record
 
 
 def signed(cluster: Cluster, sender: int, number: int, digest: bytes) -> Checkpoint:
@@ -83,7 +83,7 @@ def test_a_certificate_convinces_who_missed_the_votes() -> None:
     m.give(2, Stable((votes[0], votes[1], votes[1])))
     m.give(2, Stable((votes[0], votes[1], signed(c, 3, 4, b"e" * 32))))
     assert low(m) == 0 and m.refused(2, "not-certified") == 3
-    m.give(2, Stable((votes[0], votes[1], votes[2]._replace(digest=b"e" * 32))))
+    m.give(2, Stable((votes[0], votes[1], votes[2]._replace(seal=bytes(160)))))
     assert m.refused(2, "bad-seal") == 1
     m.give(2, Stable(tuple(votes)))
     assert low(m) == 4
@@ -197,3 +197,30 @@ def test_a_useless_checkpoint_costs_no_verification() -> None:
         m.give(2, signed(c, 2, 5, b"d" * 32))
         m.give(2, signed(c, 2, 0, b"d" * 32))
     assert len(seen) == 1
+
+
+@pytest.mark.scenario("D04")
+@pytest.mark.parametrize("checkpoint", [0, 4])
+def test_a_diverged_replica_that_is_started_again_is_found_again(checkpoint: int) -> None:
+    """Whether it executes its log once more or loads the state from its disk, that is compared with the certificate in
+    its log; and once it is right it goes on, without a second digest for any number."""
+    c = Cluster()
+    odd = c.members[3]
+    odd.executor.lie = True
+    c.open()
+    c.order(4)
+    assert odd.replica.core.diverged
+    odd.boot(checkpoint)
+    c.settle()
+    assert odd.replica.core.diverged and odd.replica.core.is_mute
+    odd.executor.lie = False
+    odd.boot(checkpoint)
+    c.settle()
+    assert not odd.replica.core.diverged
+    c.wait(1)
+    c.members[2].down = True
+    c.order(4)
+    c.wait(1)
+    assert len(c.primary.executed) == len(odd.executed) == 9
+    signed = [r for r in map(decode_record, odd.log.records) if isinstance(r, OwnCheckpoint)]
+    assert len({r.checkpoint[0].number for r in signed}) == len(signed) == 2

@@ -8,6 +8,7 @@ from signed_views import group, sealed_by_sender, silent, view_change
 
 from pbft.batch import ClientRequest, Kind, recover_body, signature_body
 from pbft.config import Quorums
+from pbft.execution.results import RECOVERY_BURST, RECOVERY_PACE
 from pbft.messages import (
     Checkpoint,
     Commit,
@@ -239,8 +240,57 @@ def test_a_faulty_replica_that_recovers_all_the_time_is_held_to_once_a_window() 
     c.primary.give(3, recover(c, 3, 1))
     c.settle()
     assert c.primary.refused(3, "not-wanted") == 1 and c.primary.replica.requests.queue.count == 0
-    assert c.primary.executor.members.recover(8, ClientRequest(*recover(c, 3, 1))) is None
-    assert c.primary.executor.members.recover(9, ClientRequest(*recover(c, 3, 1))) is not None
+    assert c.primary.executor.members.recover(8, 1, ClientRequest(*recover(c, 3, 1))) is None
+    assert c.primary.executor.members.recover(9, 1, ClientRequest(*recover(c, 3, 1))) is not None
+
+
+def test_a_faulty_replica_cannot_have_recoveries_ordered_for_ever() -> None:
+    """Each costs a window of NULLs on an idle group, and one view change where its VIEW-CHANGE is named: after a few in
+    a row there is one for each ten minutes."""
+    c = group()
+    liar = 3
+    c.members[liar].down = True
+
+    def ask(times: int) -> int:
+        for _ in range(times):
+            incarnation = c.primary.replica.core.members.incarnation(liar)
+            for member in c.members[:3]:
+                member.give(liar, recover(c, liar, incarnation, 7 + incarnation))
+            c.wait(0.5)
+        return c.primary.replica.core.members.incarnation(liar)
+
+    assert ask(40) == RECOVERY_BURST
+    ordered = len(c.primary.executed)
+    assert ask(20) == RECOVERY_BURST and len(c.primary.executed) == ordered, "what does not execute is not ordered"
+    c.wall += RECOVERY_PACE
+    assert ask(10) == RECOVERY_BURST + 1
+
+
+def test_a_durable_checkpoint_does_not_end_a_second_recovery() -> None:
+    """It had recovered once and crashed before that was noted beside its log: it is lost again, in a log that says that
+    it was reborn. What still binds is written again, and that it is lost binds."""
+    c = group()
+    c.order(5)
+    lost = c.members[3]
+    lost.hold_declaration = True
+    lost.lose()
+    for _ in range(60):
+        c.wait(0.2)
+        if "about to vote" in lost.replica.status().halted:
+            break
+    assert lost.replica.core.log.incarnation == 1
+    lost.boot()
+    lost.hold_declaration = False
+    last = 0
+    for _ in range(200):
+        c.wait(0.05)
+        log = lost.replica.core.log
+        if lost.replica.core.lost and log.low != last:
+            last, before = log.low, (log.lost, log.recovering)
+            lost.host.checkpoint_durable(last)
+            lost.flush()
+            assert (log.lost, log.recovering) == before
+    assert lost.replica.status().halted == "" and lost.replica.core.members.incarnation(3) <= 3
 
 
 # ---- ended incarnations (1.7 b)

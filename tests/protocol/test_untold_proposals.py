@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from signed_views import group
+from signed_views import group, proposal
 
 from pbft.batch import NULL_BATCH, decode_batch, encode_batch
 from pbft.messages import Commit, Committed, Fetch, Message, Prepare, PrePrepare
+from pbft.protocol.held import HELD_BYTES
 
 LIAR, FRIEND, LEFT_OUT = 0, 1, 3
 
@@ -85,3 +86,30 @@ def test_who_is_given_another_proposal_than_the_others_complains(rival: str) -> 
     assert [len(m.executed) - before for m in c.members[1:]] == [1, 1, 1]
     assert all(m.view == 1 for m in c.members[1:])
     assert any(e.culprit == LIAR and e.kind == "equivocation" for e in c.members[LEFT_OUT].evidence)
+
+
+def test_two_proposals_seen_by_one_replica_alone_make_it_complain() -> None:
+    """Nobody else can be shown them, and on an idle group nobody waits: all who see it suspect."""
+    c = group(4, view_timeout=600)
+    c.order(1)
+    number = len(c.members[1].executed) + 1
+    request = c.request(authenticator=b"\x01")
+    c.dropped = lambda sender, to, message: isinstance(message, Prepare | Commit)
+    for m in c.members[1:3]:
+        m.give(LIAR, PrePrepare(0, number, NULL_BATCH.digest, NULL_BATCH.encoded))
+        assert m.give(LIAR, proposal(c, number, request)) == "equivocation"
+    c.members[LIAR].down = True
+    c.wait(3)
+    assert [m.view for m in c.members[1:]] == [1, 1, 1]
+
+
+def test_what_a_primary_has_held_is_bounded_in_bytes() -> None:
+    """A window of the largest batches of a far time, which nobody ever accepts; the lowest numbers are kept."""
+    c = group(4, checkpoint_interval=128, log_window=256, view_timeout=60_000)
+    m = c.members[LEFT_OUT]
+    requests = [c.request(operation=bytes(250 << 10), authenticator=b"\x01") for _ in range(4)]
+    for number in reversed(range(2, 257)):
+        m.give(LIAR, proposal(c, number, *requests, time=c.wall + 10**15 + number))
+    held = {n: len(s.held.batch.encoded) for n, s in m.replica.core.log.slots.items() if s.held is not None}
+    assert (HELD_BYTES >> 20) - 2 <= sum(held.values()) >> 20 <= HELD_BYTES >> 20
+    assert sorted(held) == list(range(2, 2 + len(held)))

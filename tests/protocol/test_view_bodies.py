@@ -141,7 +141,7 @@ def test_what_is_kept_for_later_views_is_bounded_for_each_sender() -> None:
         m.host.receive(0, encode(Commit(1 + number, 2, b"x" * 32)))
         m.host.receive(1, encode(PrePrepare(7, number, b"x" * 32, bytes(1 << 16))))
     m.flush()
-    kept = {sender: [len(body) for _, body in early] for sender, early in m.host.inbound._early.items()}
+    kept = {sender: [len(body) for _, body, _ in early] for sender, early in m.host.inbound._early.items()}
     assert len(kept[2]) == 1 and len(kept[0]) == _EARLY_MESSAGES
     assert 3 << 20 < sum(kept[1]) <= 4 << 20
 

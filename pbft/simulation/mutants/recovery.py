@@ -50,8 +50,8 @@ def _votes_at_once() -> list[Patch]:
 def _point_too_low() -> list[Patch]:
     original = ReplicatedMembers.recover
 
-    def broken(self: ReplicatedMembers, number: int, request: ClientRequest) -> Recovered | None:
-        found = original(self, number, request)
+    def broken(self: ReplicatedMembers, number: int, time: int, request: ClientRequest) -> Recovered | None:
+        found = original(self, number, time, request)
         if found is not None:
             found = self._all[found.replica] = found._replace(point=number // self._interval * self._interval)
         return found

@@ -7,11 +7,11 @@ from typing import Any
 
 from pbft.execution.results import ExecutionStart
 from pbft.messages import StateRoots
+from pbft.protocol.checkpoints import Checkpoints
 from pbft.protocol.delivery import Delivery
 from pbft.protocol.log import Log
 from pbft.protocol.ordering import Ordering
 from pbft.protocol.records import Installed
-from pbft.protocol.replica import Replica
 from pbft.protocol.retransmission import Retransmission
 from pbft.simulation.machine import Machine
 from pbft.simulation.mutants.base import HONEST, Mutant, Patch, unwritten
@@ -119,10 +119,13 @@ def _base_unwanted() -> list[Patch]:
 
 
 def _fetched_unsigned() -> list[Patch]:
-    def broken(self: Replica, start: ExecutionStart) -> None:
-        """Nothing."""
+    original = Checkpoints.on_loaded
 
-    return [(Replica, "_sign_loaded", broken)]
+    def broken(self: Checkpoints, number: int, state_digest: bytes) -> None:
+        if number <= self._core.log.low:
+            original(self, number, state_digest)
+
+    return [(Checkpoints, "on_loaded", broken)]
 
 
 def _never_told() -> list[Patch]:
