@@ -281,15 +281,47 @@ class StatePiece(NamedTuple):
     data: bytes
 
 
+@wire.register(20, replica, counter, counter, counter, seal)
+class Position(NamedTuple):
+    """POSITION(i, incarnation, boot, p): the log of replica i is durable up to p, in its start number `boot`; signed.
+    Replica -> all, once a second while it votes and its log grows. Rule 1.7 d."""
+
+    sender: int
+    incarnation: int
+    boot: int
+    position: int
+    seal: bytes
+
+    def signed_body(self, cluster: bytes, epoch: int) -> bytes:
+        """The bytes that the seal covers."""
+        return signed_body(cluster, epoch, 20, *self[:4])
+
+
+@wire.register(21, counter)
+class Hello(NamedTuple):
+    """HELLO(boot): what is the newest POSITION of mine that you have? Replica -> all, after a start. Rule 1.7 d."""
+
+    boot: int
+
+
+@wire.register(22, counter, array(wire.sized(Position), 1), nested=(1, Position))
+class Shown(NamedTuple):
+    """SHOWN(boot): the newest POSITION of the receiver that the sender has, or none. Answer to HELLO. Rule 1.7 d."""
+
+    boot: int
+    positions: tuple[Position, ...]
+
+
 Transfer = FetchState | StateRoots | StatePiece
 """Messages of state transfer: agreement knows nothing of them (`pbft.transfer`)."""
 
 Message = (
     Request | PrePrepare | Prepare | Commit | Checkpoint | Committed | Status | Fetch | Body | Stable | Nack
     | Reply | Refusal | Suspect | ViewChange | NewView | FetchState | StateRoots | StatePiece
+    | Position | Hello | Shown
 )  # fmt: skip
 
-Sealed = Checkpoint | ViewChange | NewView
+Sealed = Checkpoint | ViewChange | NewView | Position
 """Messages that carry a seal and name their sender: anybody may relay them (rule 1.2)."""
 
 

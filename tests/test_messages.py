@@ -22,14 +22,17 @@ from pbft.messages import (
     Committed,
     Fetch,
     FetchState,
+    Hello,
     Message,
     Nack,
     NewView,
+    Position,
     Prepare,
     PrePrepare,
     Refusal,
     Reply,
     Request,
+    Shown,
     Stable,
     StatePiece,
     StateRoots,
@@ -198,7 +201,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "empty array": (_cbor(), "shape"),
     # number
     "message 0": (_cbor(0, 0, 1, D), "unknown"),
-    "message 20": (_cbor(20, 0, 1, D), "unknown"),
+    "message 23": (_cbor(23, 0, 1, D), "unknown"),
     "message 255": (_cbor(255), "unknown"),
     "message 256": (_cbor(256), "unknown"),
     "message 2^64-1": (_cbor((1 << 64) - 1), "unknown"),
@@ -435,6 +438,9 @@ _VIEW_CHANGE = (
     f"020719012c188082821880{_ONE}82190100{_TWO}81831881{_ONE}0182831881{_ONE}01831882{_TWO}19012b{_SEAL}"  # no number
 )
 
+POSITION = Position(2, 7, 3, 1000, b"\x5e" * 160)
+_POSITION = f"02070319 03e8{_SEAL}".replace(" ", "")
+
 GOLDEN: list[tuple[Message, str]] = [
     (Request(b"body", b"\x01sig"), "830144626f64794401736967"),
     (PrePrepare(1, 300, ONE, b"batch"), f"85020119012c{_ONE}456261746368"),
@@ -457,6 +463,9 @@ GOLDEN: list[tuple[Message, str]] = [
     (FetchState(128, ((0, 2, b"key", 16),)), "831118808184000 2436b657910".replace(" ", "")),
     (StateRoots(128, (ONE, TWO), ONE), f"8412188082{_ONE}{_TWO}{_ONE}"),
     (StatePiece(128, (1, 0, b"\x06\x0b", 0), b"data"), "8413188084010042060b004464617461"),
+    (POSITION, f"8614{_POSITION}"),
+    (Hello(3), "821503"),
+    (Shown(3, (POSITION,)), f"8316038185{_POSITION}"),
 ]  # fmt: skip
 
 

@@ -16,7 +16,15 @@ from pbft.config import Group
 from pbft.config_file import ClusterConfig
 from pbft.crypto import PublicKey
 from pbft.execution.snapshots import read_spaces
-from pbft.protocol.records import Entered, Left, OwnCheckpoint, Record, StableCertificate, decode_record
+from pbft.protocol.records import (
+    Entered,
+    Left,
+    OwnCheckpoint,
+    PeerPosition,
+    Record,
+    StableCertificate,
+    decode_record,
+)
 from pbft.protocol.replica import fold
 from pbft.storage.checkpoints import StoredCheckpoint
 from pbft.storage.data_directory import IDENTITY, Phase, holder
@@ -134,6 +142,8 @@ def _verify_seals(group: Group, position: int, record: Record) -> None:
             sealed, enough = checkpoint, True
         case Left(view_change):
             sealed, enough = view_change, True
+        case PeerPosition(said):
+            sealed, enough = said, True
         case _:
             return
     for message in sealed:
@@ -238,6 +248,8 @@ def _fields(record: Record) -> dict[str, Any]:
             return {"view": message.view, "low": message.low, "p": len(message.prepared), "q": len(message.preprepared)}
         case Entered(new_view):
             return {"bytes": len(new_view)}
+        case PeerPosition((said,)):
+            return {"sender": said.sender, "incarnation": said.incarnation, "boot": said.boot, "at": said.position}
         case _:
             return {name: _short(value) for name, value in record._asdict().items() if name != "key"}
 

@@ -17,6 +17,7 @@ from pbft.protocol.records import (
     Left,
     Lost,
     OwnCheckpoint,
+    PeerPosition,
     Reborn,
     Recovering,
     StableCertificate,
@@ -141,6 +142,8 @@ class Checkpoints:
                 core.record(ClientKey(client, key_id, key))
         for checkpoint in list(core.log.own_checkpoints.values()):
             core.record(OwnCheckpoint((checkpoint,)))
+        for position in list(core.log.peer_positions.values()):
+            core.record(PeerPosition((position,)))
         if core.log.certificate:
             core.record(StableCertificate(core.log.certificate))
         self._cut = (core.outbox.position, core.log.durable_checkpoint(number))

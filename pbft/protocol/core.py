@@ -15,7 +15,7 @@ from pbft.messages import Message
 from pbft.protocol.effects import Effects, Evidence, Outbox, Send, invariant, rests_on_nothing
 from pbft.protocol.log import Log
 from pbft.protocol.members import Members, is_void
-from pbft.protocol.records import Record
+from pbft.protocol.records import PeerPosition, Record
 
 Sign = Callable[[bytes], bytes]
 SignAs = Callable[[int], Sign]
@@ -59,11 +59,13 @@ class Core:
         "_void",
         "behind",
         "boot",
+        "bound",
         "diverged",
         "effects",
         "group",
         "halted",
         "incarnation",
+        "is_old_copy",
         "log",
         "lost",
         "me",
@@ -75,6 +77,7 @@ class Core:
         "sign",
         "sign_as",
         "tunables",
+        "unheard",
         "wall",
     )
 
@@ -105,6 +108,12 @@ class Core:
         that; it neither votes nor executes until then. Else empty."""
         self.lost = ""
         """How this replica has lost its past: it recovers, and does not vote until then (rule 1.7); else empty."""
+        self.unheard = False
+        """Since its start too few others have said how much of it they have seen (rule 1.7 d)."""
+        self.is_old_copy = False
+        """Others have seen more of it than it remembers. Until it begins to recover."""
+        self.bound = 0
+        """Log position of the last record that is its own word, and not what it keeps for others."""
         self.behind = False
         """Further behind than what the others still retain: it cannot know what it would vote on."""
         self.refused: dict[tuple[int, str], int] = {}
@@ -133,7 +142,7 @@ class Core:
     @property
     def is_mute(self) -> bool:
         """Whether this replica must not vote, in no view (rule 1.7)."""
-        return bool(self.halted) or bool(self.lost) or bool(self.diverged) or self.behind
+        return bool(self.halted) or bool(self.lost) or bool(self.diverged) or self.behind or self.unheard
 
     @property
     def is_void(self) -> bool:
@@ -155,6 +164,8 @@ class Core:
     def record(self, record: Record, batch: Batch | None = None) -> int:
         """Append to the log and fold it in; returns its position. `batch`: the parsed form of the record's batch."""
         self.outbox.position += 1
+        if type(record) is not PeerPosition:
+            self.bound = self.outbox.position
         self.effects.records.append(record)
         self.log.apply(record, self.outbox.position, batch)
         return self.outbox.position

@@ -32,14 +32,17 @@ from pbft.messages import (
     Committed,
     Fetch,
     FetchState,
+    Hello,
     Message,
     Nack,
     NewView,
+    Position,
     Prepare,
     PrePrepare,
     Refusal,
     Reply,
     Request,
+    Shown,
     Stable,
     StatePiece,
     StateRoots,
@@ -116,9 +119,11 @@ def rests_on_nothing(message: Message) -> bool:
             return False
         case Suspect():  # a complaint: it binds nobody, and who sent it goes on voting
             return True
-        case Status() | Fetch() | FetchState():  # questions; the receiver believes nothing because of them
+        case Status() | Fetch() | FetchState() | Hello():  # questions; the receiver believes nothing because of them
             return True
-        case Body() | Stable() | StateRoots() | StatePiece():  # proven by digest, or by the signatures inside
+        case (
+            Body() | Stable() | StateRoots() | StatePiece() | Position() | Shown()
+        ):  # proven by digest, or by the signatures inside
             return True
         case Request() | Nack() | Refusal():  # relayed, or advice; no certificate counts them
             return True

@@ -21,12 +21,14 @@ from pbft.messages import (
     FetchState,
     Message,
     NewView,
+    Position,
     Prepare,
     PrePrepare,
     Refusal,
     Reply,
     Request,
     Sealed,
+    Shown,
     Stable,
     StatePiece,
     StateRoots,
@@ -132,6 +134,8 @@ class Inbound:
             return self._new_view(sender, message)
         if type(message) is Stable:
             return self._stable(sender, message)
+        if type(message) is Position or type(message) is Shown:
+            return self._position(sender, message)
         if isinstance(message, (FetchState, StateRoots, StatePiece)):
             replica.core.effects.transfer.append((sender, message))
             return None
@@ -222,6 +226,17 @@ class Inbound:
         if not self._may_look(sender, len(message.checkpoints)):
             return replica.core.refuse(sender, Refused.TOO_OFTEN)
         if not all(map(self._is_authentic, message.checkpoints)):
+            return replica.core.refuse(sender, Refused.BAD_SEAL)
+        return replica.on_message(sender, message)
+
+    def _position(self, sender: int, message: Position | Shown) -> Refused | None:
+        replica = self._replica
+        if type(message) is Position and not replica.positions.is_new(message):
+            return None
+        said: tuple[Position, ...] = message.positions if isinstance(message, Shown) else (message,)
+        if not self._may_look(sender, len(said)):
+            return replica.core.refuse(sender, Refused.TOO_OFTEN)
+        if not all(map(self._is_authentic, said)):
             return replica.core.refuse(sender, Refused.BAD_SEAL)
         return replica.on_message(sender, message)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pbft.batch import NULL_BATCH, NULL_DIGEST, Batch, ClientRequest, decode_batch
 from pbft.config import PROPOSALS_PER_NUMBER, Quorums, Tunables
-from pbft.messages import Checkpoint, NewView, PrePrepare, ViewChange, decode
+from pbft.messages import Checkpoint, NewView, Position, PrePrepare, ViewChange, decode
 from pbft.protocol.decision import GENESIS, decide
 from pbft.protocol.records import (
     Accepted,
@@ -25,6 +25,7 @@ from pbft.protocol.records import (
     Left,
     Lost,
     OwnCheckpoint,
+    PeerPosition,
     Prepared,
     Reborn,
     Record,
@@ -130,6 +131,8 @@ class Log:
         """Q[n][d] = v: pre-prepared here, the newest view per digest; its body is in `bodies`. (2.6)"""
         self.bodies: dict[int, dict[bytes, Batch]] = {}
         """Batches of Q entries and of numbers not yet executed."""
+        self.peer_positions: dict[int, Position] = {}
+        """Replica -> the newest POSITION that it has signed."""
         self.own_checkpoints: dict[int, Checkpoint] = {}
         self.client_keys: dict[int, dict[bytes, bytes]] = {}
         """Client -> key id -> authenticator key, the newest ones."""
@@ -196,6 +199,9 @@ class Log:
                 if len(keys) > _KEYS_PER_CLIENT:
                     del keys[next(iter(keys))]
                 self._small["key"] = min(position, self._small.get("key", position))
+            case PeerPosition((said,)):
+                self.peer_positions[said.sender] = said
+                self._small["peer"] = min(position, self._small.get("peer", position))
             case _:
                 raise TypeError(f"no rule folds {type(record).__name__}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pbft.codec import Family, array, blob, uint
-from pbft.messages import Checkpoint, ViewChange, wire
+from pbft.messages import Checkpoint, Position, ViewChange, wire
 
 log_record = Family("log record")
 
@@ -122,6 +122,13 @@ class Reborn(NamedTuple):
     incarnation: int
 
 
+@log_record.register(14, array(wire.sized(Position), 1, 1), nested=(0, Position))
+class PeerPosition(NamedTuple):
+    """The newest POSITION of another replica: shown to it after each of its starts (rule 1.7 d)."""
+
+    position: tuple[Position]
+
+
 Record = (
     Accepted
     | Prepared
@@ -136,6 +143,7 @@ Record = (
     | Lost
     | Recovering
     | Reborn
+    | PeerPosition
 )
 
 

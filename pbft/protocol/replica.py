@@ -18,11 +18,14 @@ from pbft.messages import (
     Commit,
     Committed,
     Fetch,
+    Hello,
     Message,
     Nack,
     NewView,
+    Position,
     Prepare,
     PrePrepare,
+    Shown,
     Stable,
     Status,
     Suspect,
@@ -35,6 +38,7 @@ from pbft.protocol.effects import Effects, invariant
 from pbft.protocol.floor import Floor
 from pbft.protocol.log import Log
 from pbft.protocol.ordering import Ordering
+from pbft.protocol.positions import OLD_COPY, Positions
 from pbft.protocol.records import Boot, ClientKey, Record
 from pbft.protocol.recovery import Recovery
 from pbft.protocol.requests import Requests
@@ -103,6 +107,7 @@ class Replica:
         self.retransmission = Retransmission(
             self.core, self.requests, self.delivery, self.ordering, self.checkpoints, self.views
         )
+        self.positions = Positions(self.core)
         self._wants_state = False
         self.recovery = Recovery(self.core, self.delivery, self.retransmission, secret)
 
@@ -119,6 +124,12 @@ class Replica:
         self.checkpoints.start()
         self.delivery.start(execution)
         self.checkpoints.on_loaded(execution.number, execution.state_digest)
+        self.positions.start(position)
+        if not core.unheard:
+            self._take_part()
+
+    def _take_part(self) -> None:
+        """What is in the log counts again, and this replica votes, unless something else keeps it from that."""
         self.ordering.start()
         self.views.start()
 
@@ -177,12 +188,28 @@ class Replica:
             case Nack():
                 self.requests.on_nack(sender, message, self.delivery.executed)
                 return None
+            case Position():
+                return self.positions.on_position(sender, message)
+            case Hello():
+                return self.positions.on_hello(sender, message)
+            case Shown():
+                return self._on_shown(sender, message)
             case Suspect():
                 return self.suspicion.on_suspect(sender, message)
             case ViewChange():
                 return self.views.on_view_change(sender, message)
             case _:
                 return self.core.refuse(sender, Refused.WRONG_ROLE)
+
+    def _on_shown(self, sender: int, message: Shown) -> Refused | None:
+        was_unheard = self.core.unheard
+        refused = self.positions.on_shown(sender, message)
+        if self.core.is_old_copy:
+            self.core.is_old_copy = False
+            self.recovery.start(OLD_COPY)
+        if was_unheard and not self.core.unheard:
+            self._take_part()
+        return refused
 
     def on_new_view(self, sender: int, message: NewView, seals_verify: bool) -> Refused | None:
         """A NEW-VIEW, its own seal verified; `seals_verify`: those of the VIEW-CHANGEs that it names do too."""
@@ -227,6 +254,7 @@ class Replica:
     def on_peer_up(self, peer: int) -> None:
         """A link to another replica is up."""
         self.retransmission.on_peer_up(peer)
+        self.positions.on_peer_up(peer)
 
     def on_client_key(self, client: int, key_id: bytes, key: bytes) -> None:
         """The key of a client's link was used for the first time: what it authenticates must be verifiable after a
@@ -243,6 +271,7 @@ class Replica:
         self.retransmission.on_tick()
         self.floor.on_tick(self.delivery.executed)
         self.recovery.on_tick()
+        self.positions.on_tick()
         self.suspicion.on_tick(conditions)
 
     def resign(self) -> None:
@@ -254,8 +283,7 @@ class Replica:
         """What `Effects.reborn` asked for is done: this replica votes from now on. False if it did already."""
         declared = self.recovery.on_declared()
         if declared:
-            self.ordering.start()
-            self.views.start()
+            self._take_part()
         return declared
 
     def on_checkpoint_durable(self, number: int) -> None:
@@ -317,7 +345,7 @@ class Replica:
             low_watermark=core.log.low,
             high_watermark=core.log.high,
             pending_requests=self.requests.queue.count,
-            halted=core.halted or core.diverged or self.recovery.text,
+            halted=core.halted or core.diverged or self.recovery.text or self.positions.text,
             lost=bool(core.lost),
             behind=core.behind,
             demotions=self.requests.demotions,

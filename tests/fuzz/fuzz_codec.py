@@ -57,6 +57,7 @@ from pbft.messages import (
     Reply,
     Request,
     Sealed,
+    Shown,
     Stable,
     Status,
     Suspect,
@@ -152,6 +153,8 @@ class World:
             self.replica.on_durable(self.replica.core.outbox.position)
         elif sender == CRASH:
             self.boot(self.replica.core.outbox.durable)
+            for peer in (1, 2):
+                self.inbound.receive(peer, encode(Shown(self.replica.core.boot, ())))
         elif sender != self.me:
             check_bytes(body)
             answer = self.inbound.receive(sender, body)

@@ -11,7 +11,7 @@ from pbft.crypto import digest
 from pbft.execution.members import Members
 from pbft.execution.results import Change, Done, Executed, ExecutionStart, Opened, Result, SessionView
 from pbft.host import Host, Ports, restore
-from pbft.messages import Message, Reply, Request, Sealed, Suspect, decode, encode
+from pbft.messages import Message, Reply, Request, Sealed, Shown, Suspect, decode, encode
 from pbft.protocol.effects import ALL, Evidence
 from pbft.protocol.replica import Replica
 from pbft.state import State
@@ -203,9 +203,13 @@ class Member:
         self.boot()
 
     def restart(self) -> None:
-        """Down and up again."""
+        """Down and up again, and those that are up have answered its HELLO."""
         self.down = False
         self.boot()
+        for other in self.cluster.members:
+            if self.replica.core.unheard and other is not self and not other.down:
+                kept = other.replica.core.log.peer_positions.get(self.me)
+                self.give(other.me, Shown(self.replica.core.boot, () if kept is None else (kept,)))
 
     @property
     def replica(self) -> Replica:

@@ -259,7 +259,13 @@ NORMAL_CASE = (
         rule="1.4",
     ),
     Mutant("accepted-unwritten", "accepted PRE-PREPAREs are not written", lambda: unwritten(Accepted), rule="1.5"),
-    Mutant("executing-unwritten", "what executes is not written", lambda: unwritten(Executing), rule="1.6"),
+    Mutant(
+        "executing-unwritten",
+        "what executes is not written",
+        lambda: unwritten(Executing),
+        rule="1.6",
+        fixed={"crashes": 12, "power_cuts": 2},
+    ),
     Mutant("gaps-skipped", "execution does not wait for lower numbers", _window_ignores_gaps, rule="1.11"),
     Mutant("numbers-again", "a restarted primary proposes numbers again", _proposes_numbers_again, rule="1.5"),
     Mutant(
