@@ -22,7 +22,7 @@ async def serve_status(
     host: str,
     port: int,
     status: Callable[[], Mapping[str, object]],
-    checkpoint: Callable[[], None],
+    checkpoint: Callable[[], None] = lambda: None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
