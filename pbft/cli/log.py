@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="CLUSTER.toml FILE", help="for show, FILE alone")
     parser.add_argument("--replica", type=int, metavar="ID", help="the log of this replica (default: any here)")
     parser.add_argument(
-        "--follow", action="store_true", help="go on while the replica writes its log, until Ctrl-C; keeps up with cuts"
+        "--follow", action="store_true", help="go on while the replica writes its log, until Ctrl-C or SIGTERM"
     )
     parser.add_argument("--json", action="store_true", help="show: a JSON object for each entry")
 
@@ -54,6 +55,9 @@ def _export(config: ClusterConfig, path: Path, wanted: int | None, follow: bool)
     writer = ExportWriter(path, config.group.cluster, config.group.epoch)
     begun = writer.last
     export, follower = Export(writer), LogFollower(directory, identity)
+    if follow:
+        for number_ in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs behind it deaf to the first
+            signal.signal(number_, signal.default_int_handler)
     try:
         while True:
             try:

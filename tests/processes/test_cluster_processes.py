@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -191,11 +192,12 @@ def test_who_was_killed_is_said_to_be_killed_and_when_all_are_gone_it_ends() -> 
         )  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "ready: 4/4 replicas, view 0\n"
+        again = f"{shlex.quote(sys.executable)} -m pbft"
         for pid in sorted(replica_pids(config), key=replica_of):
             number = replica_of(pid)
             os.kill(pid, signal.SIGKILL)
             assert process.stdout.readline() == f"replica {number} was killed (SIGKILL)\n"
-            assert process.stdout.readline() == f"  to bring it back: pbft replica {config.path} {number}\n"
+            assert process.stdout.readline() == f"  to bring it back: {again} replica {config.path} {number}\n"
         out, err = process.communicate(timeout=10)
         assert (process.returncode, out, err) == (2, "", "all replicas that were started here have ended\n")
 

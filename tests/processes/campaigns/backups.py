@@ -65,7 +65,7 @@ async def _under_load(config: ClusterConfig, folder: Path, seconds: float, calle
         await load.end(20)
     load.check(await total(config))
     await settle(config)
-    follower.send_signal(2)
+    follower.terminate()
     await follower.wait()
     for file in ("older", "newer"):
         verified = await _pbft("backup", "verify", "--json", "--cluster", config.path, folder / file)
