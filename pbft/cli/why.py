@@ -123,6 +123,13 @@ def _reasons(rows: Sequence[Row], quorums: Quorums, addresses: dict[int, str]) -
         if r["behind"] and not r["halted"]
     ]
     voting = [r for r in up if not r["halted"] and not r["behind"]]
+    split = Counter(r["disagreement"] for r in up if r["disagreement"])
+    if split and (most := split.most_common(1)[0])[1] >= quorums.weak:
+        found.append(
+            f"The replicas have signed different states at checkpoint {most[0]}. No quorum can agree on one, so "
+            "requests will wait: the application is not deterministic. `pbft apps check` runs it under several hash "
+            "seeds."
+        )
     found += _lonely(up, quorums)
     found += _views(voting, quorums)
     found += _requests(voting, quorums)
@@ -147,6 +154,7 @@ def _plain(row: Row, n: int) -> Row:
         "id": whole("id"),
         "reachable": row.get("reachable") is True,
         "halted": str(row.get("halted") or ""),
+        "disagreement": str(row.get("disagreement") or ""),
         "lost": row.get("lost") is True,
         "behind": row.get("behind") is True,
         "in_view_change": row.get("in_view_change") is True,

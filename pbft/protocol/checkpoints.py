@@ -243,6 +243,21 @@ class Checkpoints:
         while len(table) > _REMEMBERED:
             del table[min(table)]
 
+    @property
+    def split(self) -> str:
+        """The lowest number of the window at which the replicas have signed so many states that no quorum can agree on
+        one any more, and who signed which; else empty. f liars cannot bring that about: the application is not
+        deterministic."""
+        quorums = self._core.quorums
+        for number, votes in sorted(self._votes.items()):
+            signers: dict[bytes, list[int]] = {}
+            for sender, checkpoint in sorted(votes.items()):
+                signers.setdefault(checkpoint.digest, []).append(sender)
+            if max(map(len, signers.values())) + quorums.n - len(votes) < quorums.strong:
+                said = "; ".join(f"{state.hex()[:8]} by {', '.join(map(str, s))}" for state, s in signers.items())
+                return f"{number}: {said}"
+        return ""
+
     # ---- for retransmission
 
     def own_above(self, number: int) -> list[Checkpoint]:

@@ -68,6 +68,8 @@ class ReplicaStatus:
     pending_requests: int
     halted: str
     """Why this replica does not vote; empty while it does."""
+    disagreement: str
+    """Number of a checkpoint on whose state no quorum can agree any more, and who signed which; else empty."""
     lost: bool
     """It has lost its past and has not recovered: it needs a quorum of others that have theirs. Rule 1.7."""
     behind: bool
@@ -346,6 +348,7 @@ class Replica:
             high_watermark=core.log.high,
             pending_requests=self.requests.queue.count,
             halted=core.halted or core.diverged or self.recovery.text or self.positions.text,
+            disagreement=self.checkpoints.split,
             lost=bool(core.lost),
             behind=core.behind,
             demotions=self.requests.demotions,

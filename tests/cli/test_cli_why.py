@@ -58,6 +58,10 @@ LEFT = {"in_view_change": True, "promised": 1, "view_changes": [1, 2]}
             {"r2": {"halted": "its past is lost", "lost": True}, "r3": {"halted": "its past is lost", "lost": True}},
             "This cluster cannot serve again: 2 replicas of 4 (2 and 3) have lost what they had voted",
         ),
+        (
+            {f"r{i}": {"disagreement": "128: 00aa by 0, 1; 00bb by 2, 3"} for i in (1, 2)},
+            "The replicas have signed different states at checkpoint 128: 00aa by 0, 1; 00bb by 2, 3. No quorum can",
+        ),
         ({"r1": {"connected_peers": 1}}, "Replica 1 is connected to 1 other and needs 2."),
         (
             {"r1": LEFT, "r2": LEFT},

@@ -224,3 +224,24 @@ def test_a_diverged_replica_that_is_started_again_is_found_again(checkpoint: int
     assert len(c.primary.executed) == len(odd.executed) == 9
     signed = [r for r in map(decode_record, odd.log.records) if isinstance(r, OwnCheckpoint)]
     assert len({r.checkpoint[0].number for r in signed}) == len(signed) == 2
+
+
+@pytest.mark.scenario("J02")
+def test_an_application_that_is_not_deterministic_is_named() -> None:
+    """Two and two: no quorum can agree on a state any more, and each replica says at which number, and who signed what.
+    One liar, or one that is late, is not called that."""
+    c = Cluster()
+    for m in c.members[2:]:
+        m.executor.lie = True
+    c.open()
+    c.order(4)
+    for m in c.members:
+        said = m.replica.status().disagreement
+        assert said.startswith("4: ") and "by 0, 1" in said and "by 2, 3" in said
+        assert low(m) == 0 and not m.replica.core.diverged
+    one = Cluster()
+    one.members[3].executor.lie = True
+    one.members[2].down = True
+    one.open()
+    one.order(4)
+    assert not any(m.replica.status().disagreement for m in one.members)
