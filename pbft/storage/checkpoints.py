@@ -87,11 +87,13 @@ class StoredCheckpoint:
 class CheckpointStore:
     """The durable checkpoints in a directory: at most one besides the one that is being written."""
 
-    __slots__ = ("_directory",)
+    __slots__ = ("_directory", "incomplete")
 
     def __init__(self, directory: Directory) -> None:
         """Removes what a crash left half written. Raises OSError."""
         self._directory = directory
+        self.incomplete: list[str] = []
+        """Files that `load` removed."""
         remove_temporaries(directory, _NAME_PREFIX)
 
     def write(self, number: int, meta: bytes, chunks: Iterable[bytes]) -> None:
@@ -107,17 +109,28 @@ class CheckpointStore:
 
     def load(self) -> StoredCheckpoint | None:
         """The newest checkpoint, None if none was ever completed. Removes older ones that a crash left
-        behind.
+        behind. An unreadable one beside an older one was never completed, whatever its name: the older one goes, and
+        the log below it, only after that. It is removed.
 
-        Raises DamagedCheckpoint if the newest is unreadable (chunks are verified while they are read),
-        NewerFormat and OSError.
+        Raises DamagedCheckpoint if there is no older one (chunks are verified while they are read), NewerFormat and
+        OSError.
         """
         numbers = self._numbers()
-        if not numbers:
-            return None
-        checkpoint = open_checkpoint(self._directory, checkpoint_name(numbers[-1]), numbers[-1])
-        self._remove_below(numbers[-1])
-        return checkpoint
+        while numbers:
+            name = checkpoint_name(numbers[-1])
+            try:
+                checkpoint = open_checkpoint(self._directory, name, numbers[-1])
+            except DamagedCheckpoint:
+                if len(numbers) == 1:
+                    raise
+                self._directory.remove(name)
+                self._directory.sync_directory()
+                self.incomplete.append(name)
+                del numbers[-1]
+                continue
+            self._remove_below(numbers[-1])
+            return checkpoint
+        return None
 
     def discard(self) -> None:
         """Remove all checkpoints, newest last; the caller has durably noted that the past is lost. Raises

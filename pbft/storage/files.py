@@ -62,8 +62,10 @@ class Directory(Protocol):
         """Remove a file."""
         ...
 
-    def truncate(self, name: str, size: int) -> None:
-        """Cut the file to `size` bytes; the cut and all that is left of the file are durable on return."""
+    def truncate(self, name: str, size: int, sure: int) -> None:
+        """Cut the file to `size` bytes; the cut and all that is left of the file are durable on return. What lies
+        from byte `sure` on is written once more: a sync of it may have failed, and after that a page that can be
+        read need not be on the disk, and no later sync writes it."""
         ...
 
     def sync_directory(self) -> None:
@@ -151,10 +153,12 @@ class RealDirectory:
     def remove(self, name: str) -> None:
         os.unlink(self.path / name)
 
-    def truncate(self, name: str, size: int) -> None:
+    def truncate(self, name: str, size: int, sure: int) -> None:
         fd = os.open(self.path / name, os.O_RDWR)
         try:
             os.ftruncate(fd, size)
+            while sure < size and (data := os.pread(fd, min(len(_ZEROS), size - sure), sure)):
+                sure += os.pwrite(fd, data, sure)
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -196,6 +196,7 @@ class SegmentReader:
         "position",
         "problem",
         "size",
+        "sure",
     )
 
     def __init__(self, directory: Directory, name: str, header: Header) -> None:
@@ -209,19 +210,22 @@ class SegmentReader:
         """The next record to read."""
         self.problem = ""
         """Why reading ended, if not at the end of what was written."""
+        self.sure = header.size
+        """Up to this offset a mark that was read says that all is durable."""
         self._buffer = b""
         self._buffer_offset = 0
 
     def groups(self) -> Iterator[tuple[int, list[bytes]]]:
         """(first position, records) of each valid group, until the first that is not; then see `problem`."""
         salt = self.header.salt
+        mark = 0
         while True:
             data = self._bytes(self.offset, GROUP_BYTES)
             head = _group_header(data, 0, salt)
             if head is None:
                 self.problem = "" if not any(data) else "no valid group"
                 return
-            first, _synced, length, count = head
+            first, synced, length, count = head
             if first != self.position:
                 self.problem = f"a group of position {first}"
                 return
@@ -232,6 +236,9 @@ class SegmentReader:
             if problem:
                 self.problem = problem
                 return
+            if synced > mark:
+                # All before this group; the groups of one write carry the same mark.
+                mark, self.sure = synced, self.offset
             self.offset += GROUP_BYTES + length
             self.position += count
             yield first, records

@@ -208,9 +208,11 @@ class SimulatedDirectory:
         del self._names[name]
         self._name_changes.append(dict(self._names))
 
-    def truncate(self, name: str, size: int) -> None:
+    def truncate(self, name: str, size: int, sure: int) -> None:
         self._operation(name)
         inode = self._inode(name)
+        if sure < size:
+            inode.write(sure, bytes(inode.data[sure:size]))
         inode.sync()
         for content in (inode.data, inode.durable):
             del content[size:]

@@ -229,9 +229,10 @@ class Wal:
     def _resume(self, reader: SegmentReader) -> None:
         """Go on after the last valid group of the last segment.
 
-        A process that was killed may have left that group in the kernel only; the truncation syncs it too.
+        A process that was killed may have left that group in the kernel only, and one whose sync failed may have
+        left it in pages that no sync writes any more: what no later mark covers is written again, and synced.
         """
-        self._directory.truncate(reader.name, reader.offset)
+        self._directory.truncate(reader.name, reader.offset, reader.sure)
         self._file = self._directory.open_append(reader.name)
         self._offset = self._segments[-1].size = reader.offset
         self._last = reader.position - 1

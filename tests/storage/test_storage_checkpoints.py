@@ -162,7 +162,8 @@ def test_a_flipped_byte_anywhere_is_found(mask: int) -> None:
 
 @pytest.mark.parametrize("keep", [0, 10, 40, -1])
 def test_a_shortened_file_is_damage(keep: int) -> None:
-    """A file that lost its end is refused although an older one lies beside it."""
+    """Beside an older one it was never completed, for that one goes afterwards: it is passed over. Alone it is
+    refused."""
     directory = with_old()
     older = SimulatedDirectory()
     CheckpointStore(older).write(*NEW)
@@ -171,8 +172,16 @@ def test_a_shortened_file_is_damage(keep: int) -> None:
     file = directory.open_append(name)
     file.write(content[: len(content) + keep if keep < 0 else keep])
     file.sync()
+    alone = SimulatedDirectory()
+    file = alone.open_append(name)
+    file.write(directory.read(name, 0, 10**6))
+    file.sync()
+    store = CheckpointStore(directory)
+    found = store.load()
+    assert found is not None and found.number == OLD[0] and store.incomplete == [name]
+    assert name not in directory.list()
     with pytest.raises(DamagedCheckpoint, match=name):
-        CheckpointStore(directory).load()
+        CheckpointStore(alone).load()
 
 
 def test_an_older_number_is_refused() -> None:

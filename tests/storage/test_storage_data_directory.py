@@ -283,7 +283,7 @@ def test_a_damaged_identity_is_refused() -> None:
         with pytest.raises(DamagedFile, match=IDENTITY):
             machine.open()
         machine.data.flip(IDENTITY, offset, 0x10)
-    machine.data.truncate(IDENTITY, 3)
+    machine.data.truncate(IDENTITY, 3, 3)
     with pytest.raises(DamagedFile):
         machine.open()
 

@@ -82,7 +82,7 @@ def test_missing_files_are_file_not_found(directory: Directory) -> None:
         lambda: directory.size("x"),
         lambda: directory.remove("x"),
         lambda: directory.rename("x", "y"),
-        lambda: directory.truncate("x", 0),
+        lambda: directory.truncate("x", 0, 0),
     ):
         with pytest.raises(FileNotFoundError):
             operation()
@@ -91,7 +91,7 @@ def test_missing_files_are_file_not_found(directory: Directory) -> None:
 def test_truncate_cuts_and_the_next_append_follows(directory: Directory) -> None:
     """After a cut, appending goes on at the cut."""
     put(directory, "a", b"0123456789")
-    directory.truncate("a", 4)
+    directory.truncate("a", 4, 4)
     put(directory, "a", b"x")
     assert directory.read("a", 0, 100) == b"0123x"
 

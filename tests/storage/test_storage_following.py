@@ -68,7 +68,7 @@ def test_a_group_that_is_being_written_is_read_later() -> None:
     end = len(data.rstrip(b"\0"))
     wal.write_group([b"two" * 100])
     whole = directory.read(name, 0, directory.size(name))
-    directory.truncate(name, end + 60)
+    directory.truncate(name, end + 60, end + 60)
     assert list(follower.records()) == []
     file = directory.open_append(name)
     file.write(whole[end + 60 :])

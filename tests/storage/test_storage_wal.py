@@ -278,6 +278,28 @@ def test_what_a_killed_process_left_unsynced_is_synced_before_it_is_given_out() 
     assert recover(directory)[1] == [b"one", b"two"]
 
 
+@pytest.mark.parametrize("records", [[b"two"], [b"x" * 3000, b"y" * 3000], [bytes([i]) * 2500 for i in range(4)]])
+def test_what_a_failed_sync_left_readable_is_written_again_before_it_is_given_out(records: list[bytes]) -> None:
+    """The kernel calls its pages clean, and no later sync writes them: what a restart reads of them is not lost by the
+    power loss after it."""
+    failing = 0
+    for operation in range(1, 9):
+        directory = written([[b"one"]])
+        wal, _, _ = recover(directory)
+        directory.faults.clear()
+        directory.faults.fail(operation, errno.EIO)
+        try:
+            wal.write_group(records)
+        except OSError:
+            failing += 1
+        directory.faults.clear()
+        first = recover(directory)[1]
+        assert first[0] == b"one"
+        directory.crash()
+        assert recover(directory)[1] == first
+    assert failing > 1
+
+
 def test_a_crash_during_recovery_changes_nothing() -> None:
     """At whichever operation of opening a torn log the machine stops again, the next start finds the same."""
     for crash_at in range(1, 12):
