@@ -133,6 +133,9 @@ class Tunables:
     durable_checkpoint_interval: int = _tunable(
         60, 1, 86_400, "seconds", "longest time between durable checkpoints", shared=False
     )
+    scrub_interval: int = _tunable(
+        3600, 0, 31_536_000, "seconds", "pause between two looks at all that is stored; 0: none", shared=False
+    )
     full_reply_max: int = _tunable(
         128, 0, 1 << 20, "bytes", "results up to this size are sent in full by everybody", shared=False
     )

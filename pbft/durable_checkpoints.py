@@ -17,6 +17,9 @@ from pbft.storage.checkpoints import CheckpointStore
 
 log = logging.getLogger("pbft.node")
 
+_AGAIN = 5.0
+"""Seconds until the next try after one that failed: the log grows meanwhile."""
+
 
 class DurableCheckpoints:
     """Of one replica."""
@@ -38,6 +41,7 @@ class DurableCheckpoints:
         self._store = store
         self._writing = writing
         self._due = time.monotonic() + tunables.durable_checkpoint_interval
+        self._not_before = 0.0
         self._logged_before = 0
         self._is_writing = False
         self._is_wanted = False
@@ -51,11 +55,19 @@ class DurableCheckpoints:
             return
         logged = self._host.bytes_logged - self._logged_before
         is_time = time.monotonic() >= self._due or logged >= self._tunables.durable_checkpoint_bytes
-        if not is_time and not self._is_wanted:
+        if (not is_time and not self._is_wanted) or time.monotonic() < self._not_before:
             return
         if self._executor.snapshot(number) is not None and self._host.replica.core.outbox.position:
             self._is_writing, self._is_wanted = True, False
             self._to_write.send_nowait((number, self._host.certificate(number)))
+
+    def write_again(self, forget: bool) -> None:
+        """What is on disk has rotted: the stable state of h is written, though it may be there. `forget`: the log is
+        what has rotted; all of it that a restart from that state does not need goes then."""
+        if forget:
+            self._host.replica.core.log.forgets = True
+        self._is_wanted = True
+        self.on_stable(self._host.replica.core.log.low)
 
     def write_soon(self) -> None:
         """Somebody wants the newest stable state on disk: that at h if it is not there, else nothing. A write that is
@@ -73,8 +85,7 @@ class DurableCheckpoints:
         self._to_write, numbers = trio.open_memory_channel[tuple[int, bytes]](1)
         async for number, certificate in numbers:
             snapshot = self._executor.snapshot(number)
-            self._logged_before = self._host.bytes_logged
-            self._due = time.monotonic() + self._tunables.durable_checkpoint_interval
+            logged = self._host.bytes_logged
             if snapshot is not None:
                 try:
                     async with self._writing:
@@ -85,7 +96,10 @@ class DurableCheckpoints:
                         )
                 except OSError as error:
                     log.error("replica %d: no durable checkpoint %d: %s", self._me, number, error)
+                    self._not_before = time.monotonic() + _AGAIN
                 else:
+                    self._logged_before = logged
+                    self._due = time.monotonic() + self._tunables.durable_checkpoint_interval
                     self._written = number
                     self._host.checkpoint_durable(number)
                     self._host.flush()

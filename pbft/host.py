@@ -22,7 +22,7 @@ from pbft.protocol.inbound import Authentication, Defer, Inbound
 from pbft.protocol.records import decode_record, encode_record
 from pbft.protocol.replica import Replica, fold
 from pbft.protocol.suspicion import NO_CONDITIONS, Conditions
-from pbft.transfer import Fetched, States, StateTransfer
+from pbft.transfer import Aimed, Fetched, Prepared, StateTransfer, Took
 
 
 class LogPort(Protocol):
@@ -56,6 +56,8 @@ class Ports:
     """The state after this number, if the executor keeps it still."""
     prepare: Callable[[], None]
     """Copy the newest state that is kept, or empty ones; the driver calls `Host.prepared`."""
+    keep: Callable[[Aimed | Took | None], None]
+    """What comes of a state from others, for `prepare` after a restart; None: all of that is of no use any more."""
     install: Callable[[Fetched], None]
     """Put a fetched state in the place of the executor's, once it is on disk; the driver calls `Host.installed`."""
     reborn: Callable[[], None]
@@ -71,7 +73,9 @@ class Host:
         self.replica = replica
         self.inbound = Inbound(replica, authentication, defer)
         self._ports = ports
-        self.transfer = StateTransfer(replica.core.group, replica.core.me, self._send, self._kept, ports.prepare)
+        self.transfer = StateTransfer(
+            replica.core.group, replica.core.me, self._send, self._kept, ports.prepare, ports.keep
+        )
         self.bytes_logged = 0
         """Bytes of records appended since this host was made."""
 
@@ -106,9 +110,9 @@ class Host:
         self.replica.on_tick(conditions)
         self.transfer.on_tick(self.replica.core.now, self.replica.state_wanted)
 
-    def prepared(self, states: States) -> None:
+    def prepared(self, start: Prepared) -> None:
         """The states to start a transfer from; they are its own from now on."""
-        self.transfer.on_prepared(states)
+        self.transfer.on_prepared(start)
 
     def installed(self, start: ExecutionStart | None) -> None:
         """The executor stands at the fetched state, which is on disk; None: it was refused, or came too late."""

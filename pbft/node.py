@@ -23,6 +23,7 @@ from pbft.batch import ClientRequest
 from pbft.config import is_client
 from pbft.config_file import Address, ClusterConfig
 from pbft.crypto import AuthenticatorKey, HandshakeConfig, PrivateKey, PublicKey, SigningIdentity
+from pbft.disk_watch import DiskWatch
 from pbft.durable_checkpoints import DurableCheckpoints
 from pbft.execution.results import Executed
 from pbft.executor_thread import ExecutorThread
@@ -33,9 +34,11 @@ from pbft.node_reports import Reports
 from pbft.protocol.effects import ALL
 from pbft.protocol.inbound import BURDENS
 from pbft.protocol.suspicion import Conditions
+from pbft.scrubber import Scrubber
 from pbft.signature_desk import SignatureDesk
 from pbft.startup import Started
 from pbft.state_installer import StateInstaller
+from pbft.storage.files import RealDirectory
 from pbft.transport import Hub, Limits, Link
 
 TICK = 0.02
@@ -103,10 +106,12 @@ class Node:
         """Longest time that the loop was held, in seconds: since the last turn, and between the two before that."""
         self._next_turn = self._birth
         self._round_trip = 0.0
-        self._disk_error: OSError | None = None
         self._repairs = [] if repairs is None else repairs
         self.again = trio.Event()
-        """This life is over: its owner stops it, and starts the replica once more from what its disk holds."""
+        """This life is over: its owner stops it, and starts the replica once more from what its disk holds, if `disk`
+        has nothing against it."""
+        folder = started.directory.directory.path if isinstance(started.directory.directory, RealDirectory) else None
+        self.disk = DiskWatch(me, None if volatile else folder, self.again)
         ports = Ports(
             log=started.log,
             send=self._send if misbehaviour is None else self._send_wrongly,
@@ -116,6 +121,7 @@ class Node:
             evidence=self._reports.accuse,
             kept=self._executor.snapshot,
             prepare=lambda: self._installer.prepare(),
+            keep=lambda entry: self._installer.keep(entry),
             install=lambda fetched: self._installer.install(fetched),
             reborn=lambda: self._rebirth.set(),
         )
@@ -128,8 +134,9 @@ class Node:
         writing = trio.Lock()
         self._checkpoints = DurableCheckpoints(me, group.tunables, self.host, self._executor, started.store, writing)
         self._installer = StateInstaller(
-            me, started.make_executor, self._executor, started.store, writing, self._begin_anew
+            me, started.make_executor, self._executor, started.store, writing, self._begin_anew, started.journal
         )
+        self._scrubber = Scrubber(me, group.tunables, started, self._executor, self._checkpoints, self._begin_anew)
         self.hub = self._make_hub(key, listen, peers)
 
     def _make_hub(self, key: PrivateKey, listen: Address, peers: Mapping[int, Address]) -> Hub:
@@ -224,14 +231,14 @@ class Node:
 
     def on_disk_error(self, error: OSError) -> None:
         """Called in the log's thread: nothing is durable any more."""
-        self._disk_error = error
+        self.disk.on_error(error)
         self.wake()
 
     def _collect(self) -> None:
         self._set_time()
         host = self.host
-        if self._disk_error is not None:
-            host.replica.core.halt(f"the disk failed ({self._disk_error}); repair it and start this replica again")
+        if trouble := self.disk.trouble:
+            host.replica.core.halt(trouble)
         durable = self._started.log.durable_position
         if durable > host.replica.core.outbox.durable:
             host.durable(durable)
@@ -354,7 +361,8 @@ class Node:
             "reachable": True,
             "connected_peers": sum(1 for p in self.hub.connected() if not is_client(p)),
             "recovering": bool(core.halted) or core.behind,
-            "repairs": self._repairs,
+            "repairs": [*self._repairs, *self._scrubber.found],
+            "scrubbed": self._scrubber.rounds,
             "uptime_s": round(time.monotonic() - self._birth, 1),
             "volatile": self._volatile,
             "adversary": self._misbehaviour.name if self._misbehaviour else None,
@@ -375,8 +383,11 @@ class Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._checkpoints.run)
             nursery.start_soon(self._installer.run, self.host, self._collect)
+            nursery.start_soon(self._installer.write_journal)
             nursery.start_soon(self._desk.run)
             nursery.start_soon(self._declare_recovered)
+            nursery.start_soon(self._scrubber.run)
+            nursery.start_soon(self.disk.run)
             nursery.start_soon(self._reports.keep_evidence)
             await nursery.start(serve_status, admin.host, admin.port, self.status, self._checkpoints.write_soon)
             nursery.start_soon(self._tick)
@@ -394,12 +405,14 @@ class Node:
         with trio.move_on_after(_DRAIN):
             while (
                 self._executor.outstanding or replica.core.outbox.durable < replica.core.outbox.position
-            ) and not self._disk_error:
+            ) and not self.disk.trouble:
                 await trio.sleep(TICK)
 
     def close(self) -> bool:
         """Flush the log and release the directory; whether everything is on disk. Blocks for a moment."""
         self._executor.close()
         complete = self._started.log.close(1.0)
+        if self._started.journal is not None:
+            self._started.journal.close()
         self._started.directory.close()
         return complete

@@ -17,9 +17,11 @@ from pbft.authentication import signer
 from pbft.config import ConfigError
 from pbft.config_file import Address, ClusterConfig
 from pbft.crypto import PrivateKey, SigningIdentity, read_private_key
+from pbft.disk_watch import is_passing, wait_for_room
 from pbft.misbehaviour import make
 from pbft.node import Node
 from pbft.startup import Started, start_replica
+from pbft.storage.errors import DirectoryUnusable
 
 log = logging.getLogger("pbft.node")
 
@@ -46,8 +48,18 @@ async def run_replica(
     sentence for the operator.
     """
     repairs: list[str] = []
+    lives = 0
     while True:
-        code = await _live(config, me, data, listen, peers, volatile, adversary, repairs)
+        lives += 1
+        try:
+            code = await _live(config, me, data, listen, peers, volatile, adversary, repairs)
+        except (OSError, DirectoryUnusable) as error:
+            cause = error if isinstance(error, OSError) else error.cause
+            if lives == 1 or not is_passing(cause):
+                raise
+            log.error("replica %d cannot begin anew yet: %s", me, error)
+            await wait_for_room(data or config.data_directory(me))
+            continue
         if code is not None:
             return code
         log.warning("replica %d begins anew from its disk", me)
@@ -148,6 +160,7 @@ async def _until_told(node: Node, started: Started, me: int, admin: Address) -> 
     finally:
         complete = node.close()
     if number is None:
+        node.disk.end()
         return None
     log.info("replica %d stopped%s", me, "" if complete else "; not everything reached the disk")
     return 0

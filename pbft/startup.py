@@ -16,6 +16,7 @@ from pbft.backup import read_genesis
 from pbft.codec import CodecError
 from pbft.config import Group
 from pbft.execution import Executor
+from pbft.execution.snapshots import DamagedState
 from pbft.host import restore
 from pbft.protocol.core import Sign, SignAs
 from pbft.protocol.replica import Replica
@@ -26,6 +27,7 @@ from pbft.storage.errors import DamagedCheckpoint, DamagedLog, StorageError
 from pbft.storage.group_commit import GroupCommit, RecordLog, VolatileLog
 from pbft.storage.wal import discard_log
 from pbft.transfer import Fetched, built
+from pbft.transfer_journal import TransferJournal
 
 log = logging.getLogger("pbft.startup")
 application_log = logging.getLogger("pbft.application")
@@ -43,6 +45,8 @@ class Started:
     store: CheckpointStore | None
     executor: Executor
     replica: Replica
+    journal: TransferJournal | None
+    """Keeps what comes of a state from others; None: nothing is kept."""
     make_executor: Callable[[Fetched], Executor]
     """The executor at a state that came from others; blocks. Raises as `pbft.state_installer.built`."""
 
@@ -83,9 +87,10 @@ def start_replica(
             executor = fresh()
             replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), lost)
             volatile_log = VolatileLog(lambda position: None)
-            started = Started(directory, volatile_log, None, executor, replica, _maker(group, application))
+            started = Started(directory, volatile_log, None, executor, replica, None, _maker(group, application))
         else:
             started = _from_disk(group, me, application, fresh, sign, secret, directory, on_durable, on_disk_error)
+            started.journal = TransferJournal(data)
         started.executor.tell_failures(_tell)
         core = started.replica.core
         core.sign_as, core.sign = sign_as, sign_as(core.incarnation)
@@ -127,13 +132,15 @@ def _from_disk(
     store = directory.open_checkpoints()
     try:
         stored = store.load()
+        for name in store.incomplete:
+            log.warning("replica %d: %s was never completed: it is removed, and an older one is used", me, name)
         executor = fresh() if stored is None else Executor.restore(group, application, stored.meta, stored.chunks())
         wal, replay = directory.open_log()
         records = list(replay)
         if replay.torn_tail is not None:
             log.warning("replica %d: cut a torn tail off the log: %s", me, replay.torn_tail)
         replica = restore(group, me, sign, secret, records, directory.boot, executor.start(), lost)
-    except (DamagedLog, DamagedCheckpoint, CodecError) as error:
+    except (DamagedLog, DamagedCheckpoint, DamagedState, CodecError) as error:
         # Some synced record of a vote is gone: whatever it said, this replica may have promised more (rule 1.7).
         log.error("replica %d: %s", me, error)
         directory.declare_lost()
@@ -144,4 +151,4 @@ def _from_disk(
         replay.finish()
         replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), _problem(error))
     log_port = GroupCommit(wal, on_durable, on_disk_error)
-    return Started(directory, log_port, store, executor, replica, _maker(group, application))
+    return Started(directory, log_port, store, executor, replica, None, _maker(group, application))

@@ -15,7 +15,8 @@ from pbft.execution import ExecutionSnapshot, Executor
 from pbft.executor_thread import ExecutorThread
 from pbft.host import Host
 from pbft.storage.checkpoints import CheckpointStore
-from pbft.transfer import Fetched, copies
+from pbft.transfer import Aimed, Entry, Fetched, Took, prepared
+from pbft.transfer_journal import TransferJournal
 
 log = logging.getLogger("pbft.node")
 
@@ -38,15 +39,23 @@ class StateInstaller:
         store: CheckpointStore | None,
         writing: trio.Lock,
         begin_anew: Callable[[str], None],
+        journal: TransferJournal | None,
     ) -> None:
         """`store`: None for a volatile replica. `writing`: who holds it may write to the store. `begin_anew`: called
-        when a state is on disk that takes the place of a wrong one, with a sentence about it."""
+        when a state is on disk that takes the place of a wrong one, with a sentence about it.
+        `journal`: where pieces are kept until all are here; None keeps none."""
         self._me = me
         self._make_executor = make_executor
         self._executor = executor
         self._store = store
         self._writing = writing
         self._begin_anew = begin_anew
+        self._journal = journal
+        self._entries: list[Entry] = []
+        """For the journal, and not written yet."""
+        self._is_over = False
+        self._writes = trio.Lock()
+        """Who holds it has the journal's file."""
         self._is_preparing = False
         self._jobs, self._todo = trio.open_memory_channel[Fetched | None](4)
 
@@ -56,6 +65,27 @@ class StateInstaller:
             self._is_preparing = True
             self._jobs.send_nowait(None)
 
+    def keep(self, entry: Aimed | Took | None) -> None:
+        """See `Ports.keep`."""
+        if entry is not None:
+            self._entries.append(entry)
+        else:
+            self._entries.clear()
+            self._is_over = True
+
+    async def write_journal(self) -> None:
+        """Keep what comes, until cancelled."""
+        journal = self._journal
+        while journal is not None:
+            await trio.sleep(_PAUSE)
+            async with self._writes:
+                entries, self._entries = self._entries, []
+                if self._is_over:
+                    self._is_over = False
+                    await trio.to_thread.run_sync(journal.remove)
+                elif entries:
+                    await trio.to_thread.run_sync(journal.append, entries)
+
     def install(self, fetched: Fetched) -> None:
         """See `Ports.install`."""
         self._jobs.send_nowait(fetched)
@@ -64,10 +94,14 @@ class StateInstaller:
         """Do what comes, until cancelled. `sweep` carries out what it causes."""
         async for job in self._todo:
             if job is None:
-                base = self._executor.newest_snapshot()
-                states = await trio.to_thread.run_sync(copies, base)
-                self._is_preparing = False
-                host.prepared(states)
+                base, journal = self._executor.newest_snapshot(), self._journal
+                async with self._writes:
+                    self._entries, self._is_over = [], False
+                    start = await trio.to_thread.run_sync(
+                        lambda: prepared(base, []) if journal is None else journal.begin(base)  # noqa: B023
+                    )
+                    self._is_preparing = False
+                host.prepared(start)
             else:
                 await self._install(host, job)
             sweep()

@@ -11,16 +11,17 @@ Rules of this file: pure; time is handed in. Agreement knows nothing of it, and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import NamedTuple
 
 from pbft.application import Application
+from pbft.codec import Family, array, blob, uint
 from pbft.config import Group
 from pbft.execution import ExecutionSnapshot, Executor
 from pbft.execution.snapshots import state_digest
-from pbft.messages import FetchState, Message, StatePiece, StateRoots, Transfer
-from pbft.state import Kind, Patch, State, StateError, Taken, Want, piece
+from pbft.messages import FetchState, Message, StatePiece, StateRoots, Transfer, piece_wanted
+from pbft.state import EMPTY_DIGEST, Kind, Patch, State, StateError, Taken, Want, piece
 
 States = tuple[State, State, State]
 
@@ -42,6 +43,48 @@ _PINNED = 10.0
 _LOOK = 10_000
 _WAITING = 64
 """Pieces that one peer may have waiting at a source."""
+
+
+journal = Family("entry of a transfer journal")
+"""What a transfer has done, in its order: whoever does it again, to the same base, is where it was."""
+
+
+@journal.register(1, array(blob(32, 32), 3, 3))
+class Base(NamedTuple):
+    """The first entry: root digests of the states that it began with."""
+
+    roots: tuple[bytes, ...]
+
+
+@journal.register(2, uint(), blob(32, 32), array(blob(32, 32), 3, 3), blob(32, 32))
+class Aimed(NamedTuple):
+    """From here on the state of this number and digest is fetched."""
+
+    number: int
+    digest: bytes
+    roots: tuple[bytes, ...]
+    history: bytes
+
+
+@journal.register(3, piece_wanted, blob(1 << 18))
+class Took(NamedTuple):
+    """A piece that was verified and kept."""
+
+    want: tuple[int, int, bytes, int]
+    data: bytes
+
+
+Entry = Base | Aimed | Took
+
+
+class Prepared(NamedTuple):
+    """States to fetch into, and what of a journal was applied to them."""
+
+    states: States
+    patch: Patch
+    aimed: Aimed | None
+    applied: int
+    """Entries that still hold."""
 
 
 class Fetched(NamedTuple):
@@ -133,17 +176,24 @@ class StateTransfer:
         send: Callable[[int, Message], None],
         kept: Callable[[int], ExecutionSnapshot | None],
         prepare: Callable[[], None],
+        keep: Callable[[Aimed | Took | None], None] = lambda entry: None,
     ) -> None:
-        """`prepare`: wants `on_prepared(states)` with a copy of the newest state that is here, or empty ones."""
+        """`prepare`: wants `on_prepared` with a copy of the newest state that is here, or empty ones, and with what a
+        journal adds to them. `keep`: an entry for that journal; None: it is of no use any more."""
         self._group = group
         self._others = [i for i in range(len(group.replicas)) if i != me]
         self._send = send
         self._prepare = prepare
+        self._keep = keep
         self.source = Source(send, kept)
         self._now = 0.0
         self._forget()
         self.lies: dict[int, int] = {}
         """Replica -> pieces and roots from it that do not hash to what they should."""
+
+    def _end(self) -> None:
+        self._keep(None)
+        self._forget()
 
     def _forget(self) -> None:
         self._target: tuple[int, bytes] | None = None
@@ -185,7 +235,7 @@ class StateTransfer:
             return
         if target is None:
             if self._target is not None:
-                self._forget()  # it has caught up by other means
+                self._end()  # it has caught up by other means
             return
         if self._target is None:
             self._aim_at(target)
@@ -205,11 +255,16 @@ class StateTransfer:
                 self._banned.clear()  # more than f liars: nothing is to be had but by trying
         self._ask()
 
-    def on_prepared(self, states: States) -> None:
-        """The states to start from."""
-        if self._target is not None and self._states is None:
-            self._states = states
-            self._patch = Patch(states)
+    def on_prepared(self, prepared: Prepared) -> None:
+        """The states to start from; what an earlier life has fetched may be in them."""
+        if self._target is None or self._states is not None:
+            return
+        self._states, self._patch = prepared.states, prepared.patch
+        aimed = prepared.aimed
+        if aimed is not None and (aimed.number, aimed.digest) == self._target:
+            self._roots = StateRoots(aimed.number, aimed.roots, aimed.history)
+            self._ask()
+        else:
             self._take_aim()
 
     def take_fetched(self) -> Fetched | None:
@@ -224,7 +279,7 @@ class StateTransfer:
 
     def on_installed(self) -> None:
         """The state given out last is in its place, or was refused."""
-        self._forget()
+        self._end()
 
     @property
     def progress(self) -> Progress | None:
@@ -261,14 +316,19 @@ class StateTransfer:
     def _take_aim(self) -> None:
         if self._patch is not None and self._roots is not None:
             self._patch.aim(self._roots.roots)
+            assert self._target is not None
+            self._keep(Aimed(*self._target, self._roots.roots, self._roots.history))
             self._ask()
 
     def _on_piece(self, sender: int, want: Want, data: bytes) -> None:
         if self._patch is None or self._asked.get(want, (None,))[0] != sender:
             return
         del self._asked[want]
-        if self._patch.take(want, data) is Taken.LIE:
+        taken = self._patch.take(want, data)
+        if taken is Taken.LIE:
             self._ban(sender)
+        elif taken is Taken.KEPT:
+            self._keep(Took((want.space, want.kind, want.place, want.index), data))
         self._ask()
 
     def _ban(self, sender: int) -> None:
@@ -313,6 +373,26 @@ def copies(snapshot: ExecutionSnapshot | None) -> States:
         for state, space in zip(states, snapshot.spaces, strict=True):
             state.revert(space)
     return states
+
+
+def base_of(snapshot: ExecutionSnapshot | None) -> Base:
+    """What a journal over this state begins with."""
+    return Base((EMPTY_DIGEST,) * 3 if snapshot is None else tuple(space.digest for space in snapshot.spaces))
+
+
+def prepared(snapshot: ExecutionSnapshot | None, entries: Iterable[Entry]) -> Prepared:
+    """Copies of a state, or empty ones, with what a journal adds to them: each piece is verified once more, and
+    whatever does not follow ends it."""
+    states = copies(snapshot)
+    patch, aimed, applied = Patch(states), None, 0
+    for entry in entries:
+        if isinstance(entry, Aimed):
+            patch.aim(entry.roots)
+            aimed = entry
+        elif not isinstance(entry, Took) or patch.take(Want(*entry.want), entry.data) is not Taken.KEPT:
+            break
+        applied += 1
+    return Prepared(states, patch, aimed, applied)
 
 
 def built(group: Group, application: Callable[[State], Application], fetched: Fetched) -> Executor:

@@ -11,7 +11,7 @@ from pbft.config import Group, Tunables
 from pbft.execution import ExecutionSnapshot
 from pbft.messages import FetchState, Message, StatePiece, StateRoots
 from pbft.state import State
-from pbft.transfer import AT_ONCE, RATE, Fetched, Source, StateTransfer, copies
+from pbft.transfer import AT_ONCE, RATE, Entry, Fetched, Source, StateTransfer, Took, prepared
 
 GROUP = Group(b"c" * 32, "app", tuple(bytes([i]) * 32 for i in range(4)), {}, Tunables())
 ME = 3
@@ -36,9 +36,11 @@ class Play:
         self.asked: list[tuple[int, FetchState]] = []
         self.twist: Callable[[int, Message], list[Message]] = lambda source, message: [message]
         self.here = StateTransfer(
-            GROUP, ME, lambda to, m: self.wire.append((ME, to, m)), lambda number: None, self._prepare
-        )
+            GROUP, ME, lambda to, m: self.wire.append((ME, to, m)), lambda number: None, self._prepare,
+            self._keep,
+        )  # fmt: skip
         self.base = base
+        self.journal: list[Entry] = []
         self.sources = {i: Source(self._sender(i), self.kept[i].get) for i in SOURCES}
         self.fetched: Fetched | None = None
 
@@ -46,7 +48,13 @@ class Play:
         return lambda to, m: self.wire.extend((source, to, twisted) for twisted in self.twist(source, m))
 
     def _prepare(self) -> None:
-        self.here.on_prepared(copies(self.base))
+        self.here.on_prepared(prepared(self.base, self.journal))
+
+    def _keep(self, entry: Entry | None) -> None:
+        if entry is None:
+            self.journal.clear()
+        else:
+            self.journal.append(entry)
 
     def run(self, target: ExecutionSnapshot | None, seconds: float) -> Fetched | None:
         """Until the state is here, or that time has passed."""
@@ -170,6 +178,72 @@ def test_a_state_that_nobody_keeps_any_more_is_given_up_for_a_newer_one() -> Non
     progress = play.here.progress
     assert progress.number == 256 and before > 300_000
     assert progress.bytes < 2_200_000, "about as much as the state has, although some of it came for the old one"
+
+
+def some(play: Play, pieces: int) -> None:
+    """Until that many pieces have come."""
+    left = pieces
+
+    def give(source: int, message: Message) -> list[Message]:
+        nonlocal left
+        left -= isinstance(message, StatePiece)
+        return [message] if left >= 0 else []
+
+    play.twist = give
+
+
+@pytest.mark.scenario("C05")
+@pytest.mark.parametrize("pieces", [0, 1, 7, 100, 160])
+def test_who_begins_again_with_its_journal_fetches_nothing_twice(pieces: int) -> None:
+    """Killed anywhere in the transfer; the next life asks for what is missing alone, even where only a part of the
+    journal is left."""
+    target = state_at(128, changed=1500)
+    base = state_at(0)
+    first = Play(target, base=base)
+    some(first, pieces)
+    first.run(target, 1.0)
+    assert first.fetched is None
+    came = {(entry.want, entry.data) for entry in first.journal if isinstance(entry, Took)}
+    assert len(came) == pieces
+    second = Play(target, base=base)
+    second.journal = list(first.journal)
+    assert is_that(second.run(target, 5.0), target)
+    asked = {tuple(want) for _, message in second.asked for want in message.wanted}
+    assert not asked & {want for want, _ in came}
+    third = Play(target, base=base)
+    third.journal = first.journal[: 1 + pieces // 2]
+    assert is_that(third.run(target, 5.0), target)
+
+
+def test_a_journal_of_an_older_state_is_used_for_a_newer_one() -> None:
+    """While it was down the others went on: what still holds of what it had is not fetched again."""
+    old, new = state_at(128), state_at(256, changed=10)
+    first = Play(old)
+    some(first, 150)
+    assert first.run(old, 1.0) is None
+    second = Play(new)
+    second.journal = list(first.journal)
+    assert is_that(second.run(new, 5.0), new)
+    whole = Play(new)
+    assert is_that(whole.run(new, 5.0), new)
+    fetched, all_of_it = (sum(play.pieces_from(source) for source in SOURCES) for play in (second, whole))
+    assert all_of_it - fetched > 0.8 * 150
+
+
+def test_a_journal_that_lies_is_not_believed() -> None:
+    """Each piece of it is verified once more; what follows a wrong one is left out."""
+    target = state_at(128)
+    first = Play(target)
+    some(first, 100)
+    assert first.run(target, 1.0) is None
+    for place in (1, 2, 50, 99):
+        second = Play(target)
+        wrong = first.journal[place]
+        assert isinstance(wrong, Took)
+        second.journal = list(first.journal)
+        second.journal[place] = wrong._replace(data=wrong.data[:-1] + bytes([wrong.data[-1] ^ 1]))
+        assert prepared(None, second.journal).applied == place
+        assert is_that(second.run(target, 5.0), target)
 
 
 def test_one_slow_source_does_not_hold_a_replica_on_an_old_state() -> None:

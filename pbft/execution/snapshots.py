@@ -23,6 +23,10 @@ class SnapshotError(Exception):
     """A stored state cannot be used; the text says why. The replica has to get it from the others."""
 
 
+class DamagedState(SnapshotError):
+    """Its bytes are as they were written, and are not the state that they were said to be."""
+
+
 class ExecutionSnapshot:
     """The state after one batch. Immutable; may be read in another thread while execution goes on."""
 
@@ -93,11 +97,11 @@ def read_state(meta: bytes, chunks: Iterable[bytes]) -> StoredState:
             for index, space in enumerate(spaces):
                 space.load((key, value) for i, key, value in rows if i == index)
     except (CodecError, StateError) as error:
-        raise SnapshotError(f"the stored state cannot be read: {error}; get it from the other replicas") from error
+        raise DamagedState(f"the stored state cannot be read: {error}; get it from the other replicas") from error
     app, sessions, system = spaces
     roots = (app.checkpoint(), sessions.checkpoint(), system.checkpoint())
     if ExecutionSnapshot(cluster, epoch, number, history, roots).digest != expected:
-        raise SnapshotError(
+        raise DamagedState(
             f"the stored state {number} does not hash to the digest stored with it; get it from the other replicas"
         )
     return StoredState(cluster, epoch, number, history, expected, certificate, spaces)

@@ -143,6 +143,8 @@ class Log:
         self.tail_bytes = 0
         self.kept_from = 0
         """Tail entries above this number are never dropped: a restart would need them (rule 1.6)."""
+        self.forgets = False
+        """The next durable checkpoint lets all of the tail go that a restart does not need."""
         self._positions: dict[int, int] = {}
         """Number -> first log position that a replay of it needs."""
         self._small: dict[str, int] = {}
@@ -368,7 +370,8 @@ class Log:
     def trim_tail(self) -> None:
         """Keep the executed tail within its bound, but never drop what a restart would need."""
         limit = min(self.kept_from, self.low)
-        while self.tail_bytes > self._tunables.retained_log_bytes:
+        most = 0 if self.forgets else self._tunables.retained_log_bytes
+        while self.tail_bytes > most:
             oldest = next(iter(self.tail))
             if oldest > limit:
                 return
@@ -393,6 +396,7 @@ class Log:
         or to serve others (rule 1.6)."""
         self.kept_from = number
         self.trim_tail()
+        self.forgets = False
         first = self.first_retained
         for n in [n for n in self._positions if n < first]:
             del self._positions[n]

@@ -26,7 +26,7 @@ from pbft.storage.checkpoints import CheckpointStore
 from pbft.storage.group_commit import SynchronousLog
 from pbft.storage.simulated_files import SimulatedDirectory
 from pbft.storage.wal import open_log
-from pbft.transfer import Fetched, built, copies
+from pbft.transfer import Fetched, built, prepared
 
 _SEGMENT = 1 << 16
 _TICK = 0.02
@@ -174,6 +174,7 @@ class Machine:
             self._on_evidence,
             self._snapshots.get,
             self._prepare,
+            lambda entry: None,
             self._install,
             self._reborn,
         )
@@ -378,8 +379,8 @@ class Machine:
 
     def _prepare(self) -> None:
         newest = self._snapshots[max(self._snapshots)] if self._snapshots else None
-        states = copies(newest)
-        self._soon(lambda: self.host.prepared(states), self._random.random() * 0.01)
+        start = prepared(newest, [])
+        self._soon(lambda: self.host.prepared(start), self._random.random() * 0.01)
 
     def _install(self, fetched: Fetched) -> None:
         replica = self.host.replica

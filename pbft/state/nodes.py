@@ -85,7 +85,7 @@ class Bucket:
         self.rows = rows
         self.count = len(keys)
         # Invariant: u64 count, then the digest: what the parent hashes for this child.
-        self.ref = _pack_ref(self.count, digest(BUCKET, b"".join(rows)))
+        self.ref = bucket_ref(rows)
 
     def preimage(self) -> bytes:
         """The bytes whose digest this node's digest is."""
@@ -112,7 +112,7 @@ class Inner:
         self.bitmap = bitmap  # Invariant: bit i iff there is a child i, bit 16 iff there is an own entry.
         self.entry = entry
         self.children = children
-        self.ref = _pack_ref(count, digest(INNER, self.preimage()))
+        self.ref = inner_ref(self)
 
     def preimage(self) -> bytes:
         """The bytes whose digest this node's digest is."""
@@ -127,6 +127,16 @@ class Inner:
         children[slot] = child
         bitmap = self.bitmap | 1 << slot
         return Inner(self.depth, self.path, self.count + more, bitmap, self.entry, children)
+
+
+def bucket_ref(rows: tuple[bytes, ...]) -> bytes:
+    """What the parent of a bucket with these rows hashes for it."""
+    return _pack_ref(len(rows), digest(BUCKET, b"".join(rows)))
+
+
+def inner_ref(node: Inner) -> bytes:
+    """What the parent of an inner node hashes for it."""
+    return _pack_ref(node.count, digest(INNER, node.preimage()))
 
 
 Node: TypeAlias = Bucket | Inner

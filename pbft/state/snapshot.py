@@ -41,6 +41,11 @@ class Snapshot:
         """
         return walks.differences(self.root, other.root)
 
+    def check(self) -> Iterator[tuple[bytes, bool]]:
+        """(key, whether its entry hashes to what its node says) of all entries, and (path, False) of the nodes whose
+        content does not hash to what their parents say. Costs a hash for each entry."""
+        return walks.check(self.root)
+
     def prove(self, key: bytes) -> Proof:
         """A proof of the value of `key`, or of its absence, against `digest`. See `verify_proof`."""
         return Proof(tuple([node.preimage() for node in walks.path_to(self.root, key)]), self.get(key))

@@ -8,7 +8,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
-from pbft.state.nodes import NO_CHILDREN, Bucket, Entry, Inner, Node, lies_under, nibble
+from pbft.state.nodes import (
+    NO_CHILDREN,
+    Bucket,
+    Entry,
+    Inner,
+    Node,
+    bucket_ref,
+    entry_row,
+    inner_ref,
+    lies_under,
+    nibble,
+)
 
 
 def path_to(root: Node | None, key: bytes) -> list[Node]:
@@ -65,6 +76,25 @@ def walk(root: Node | None, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]
             for key, value in zip(node.keys, node.values, strict=True):
                 if key.startswith(prefix):
                     yield key, value
+
+
+def check(root: Node | None) -> Iterator[tuple[bytes, bool]]:
+    """Hash everything once more; see `Snapshot.check`."""
+    stack: list[Node] = [root] if root is not None else []
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Inner):
+            if node.entry is not None:
+                yield node.entry.key, entry_row(node.entry.key, node.entry.value) == node.entry.row
+            children = [child for child in node.children if child is not None]
+            stack.extend(reversed(children))
+            if inner_ref(node) != node.ref:
+                yield node.path, False
+        else:
+            for key, value, row in zip(node.keys, node.values, node.rows, strict=True):
+                yield key, entry_row(key, value) == row
+            if bucket_ref(node.rows) != node.ref:
+                yield node.keys[0], False
 
 
 def differences(a: Node | None, b: Node | None) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:

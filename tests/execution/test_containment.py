@@ -83,6 +83,7 @@ def test_an_application_cannot_raise_through_the_executor(operation: bytes) -> N
     assert outcomes(b.run(request(s, 2, b"a", kind=Kind.QUERIES))[0]) == ((0, b"a"),)
 
 
+@pytest.mark.scenario("J07")
 @pytest.mark.parametrize("kind", [Kind.OPERATIONS, Kind.QUERIES])
 @pytest.mark.parametrize("error", [OSError, MemoryError])
 def test_a_replica_with_passing_trouble_ends_as_the_others(kind: Kind, error: type[Exception]) -> None:

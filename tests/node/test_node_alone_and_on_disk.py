@@ -68,7 +68,7 @@ async def test_the_data_directory_is_bounded_by_state_and_windows(small_segments
                 for number in range(writers):
                     writing.start_soon(write, client, number)
             measuring.cancel_scope.cancel()
-        assert largest < 2 << 20 <= written // 3, "of it one file is made a megabyte long ahead of its use"
+        assert largest < 3 << 20 <= written // 2, "of it a megabyte is ahead of its use, and one a reserve"
 
 
 @pytest.mark.scenario("I06")

@@ -32,6 +32,7 @@ async def level(cluster: NodeCluster, replicas: tuple[int, ...]) -> None:
     await cluster.until(same)
 
 
+@pytest.mark.scenario("D09")
 async def test_who_was_away_too_long_fetches_the_state_and_votes_again(tmp_path: Path) -> None:
     """On an idle cluster; its vote counts afterwards, and a restart finds what it fetched."""
     async with running(tmp_path, LITTLE) as cluster, Client.connect(cluster.config, name="alice") as client:

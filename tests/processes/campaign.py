@@ -17,6 +17,7 @@ python tests/processes/campaign.py bit-flips --rounds 10000
 python tests/processes/campaign.py lost-disks --rounds 10
 python tests/processes/campaign.py crash-anywhere --rounds 20
 python tests/processes/campaign.py backup --seconds 20
+python tests/processes/campaign.py disk-full --seconds 10
 
 Each prints one JSON object; one that ends badly says why and exits with 1. `--set NAME=VALUE` changes a number of
 `[protocol]` in the cluster's file; without it the defaults hold.
@@ -39,6 +40,7 @@ from campaigns.common import Load, Row, cluster, free_ports, settle, start, tota
 from campaigns.crashes import backup_gone, kill_all
 from campaigns.disks import crash_anywhere
 from campaigns.distance import Refused, wide_area, wide_area_netem
+from campaigns.full import disk_full
 from campaigns.honest import honest, idle, no_quorum
 from campaigns.losses import lost_disks
 from campaigns.primaries import all_in_view_change, kill_primary, two_primaries
@@ -48,7 +50,7 @@ from campaigns.unfair import eviction_rates, fairness
 
 __all__ = [
     "Load", "Row", "adversary", "all_in_view_change", "backup", "backup_gone", "bit_flips", "cluster", "crash_anywhere",
-    "eviction_rates", "fairness", "free_ports", "honest", "idle", "kill_all", "kill_primary", "lost_disks",
+    "disk_full", "eviction_rates", "fairness", "free_ports", "honest", "idle", "kill_all", "kill_primary", "lost_disks",
     "no_quorum", "settle", "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
 ]  # fmt: skip
 
@@ -76,6 +78,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "bit-flips": lambda a: bit_flips(a.rounds or 200, a.seed),
     "crash-anywhere": lambda a: crash_anywhere(a.rounds or 4, a.seed),
     "lost-disks": lambda a: lost_disks(a.rounds or 4, a.callers or 32, a.seed, **a.tunables),
+    "disk-full": lambda a: disk_full(a.seconds, a.callers or 32),
     "backup": lambda a: backup(a.seconds, a.callers or 32),
     "eviction-rates": lambda a: eviction_rates(a.rounds or 3, a.seconds, a.callers or 32, a.busy, **a.tunables),
 }

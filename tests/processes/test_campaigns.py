@@ -42,6 +42,15 @@ def test_a_backup_under_load_and_the_log_give_the_states_that_were_signed() -> N
     assert found["states_compared"] > 0 and found["counted_on_to"] > found["restored_counter"] > 0
 
 
+def test_who_has_no_room_does_not_vote_and_comes_back_when_there_is_some() -> None:
+    """One of four, then two: nothing is lost, what a quorum has room for is served, and nobody is started again."""
+    try:
+        found = campaign.disk_full(2.0, callers=8)
+    except Refused as refusal:
+        pytest.skip(str(refusal))
+    assert found["acknowledged"] > 0 and found["incarnations"] == [0] * 4
+
+
 def test_nothing_happens_while_nothing_is_asked() -> None:
     """No view change, and nothing is ordered."""
     found = campaign.idle(3.0)

@@ -40,7 +40,7 @@ async def _rolled_back(config: ClusterConfig, children: Children, copy: Path) ->
     return children.log_file(3).read_text().splitlines()
 
 
-@pytest.mark.scenario("B05")
+@pytest.mark.scenario("B05", "I14")
 def test_a_replica_on_an_old_copy_of_its_directory_recovers_before_it_votes(tmp_path: Path) -> None:
     """It catches up, votes in a new incarnation, and its vote counts; every operation counts once."""
     with cluster() as config, Children(config) as children:

@@ -43,6 +43,7 @@ async def _repaired(config: ClusterConfig, pid: int) -> str:
     return str(said)
 
 
+@pytest.mark.scenario("J03")
 def test_a_replica_that_diverged_mends_itself(tmp_path: Path) -> None:
     """The process lives on; its status names the key, and all agree again."""
     (tmp_path / "odd.py").write_text(ODD)

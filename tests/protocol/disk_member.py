@@ -66,6 +66,7 @@ class DiskMember(Member):
             evidence=self.evidence.append,
             kept=lambda number: None,
             prepare=lambda: None,
+            keep=lambda entry: None,
             install=lambda fetched: None,
             reborn=lambda: None,
         )  # fmt: skip
