@@ -91,9 +91,14 @@ def _opened(path: Path) -> StoredCheckpoint:
     if not path.is_file():
         raise BackupError(f"{path} is no file; name one that `pbft backup` has written")
     try:
-        return open_checkpoint(RealDirectory(path.parent, create=False), path.name)
+        stored = open_checkpoint(RealDirectory(path.parent, create=False), path.name)
     except DamagedCheckpoint as error:
         raise _damaged(path, error) from None
+    if stored.base_number:
+        raise BackupError(
+            f"{path} holds only what changed after state {stored.base_number}; use a file that `pbft backup` wrote"
+        )
+    return stored
 
 
 def _damaged(path: Path, error: DamagedCheckpoint) -> BackupError:

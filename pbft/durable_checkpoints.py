@@ -13,7 +13,7 @@ import trio
 from pbft.config import Tunables
 from pbft.executor_thread import ExecutorThread
 from pbft.host import Host
-from pbft.storage.checkpoints import CheckpointStore
+from pbft.state_store import StateStore
 
 log = logging.getLogger("pbft.node")
 
@@ -30,7 +30,7 @@ class DurableCheckpoints:
         tunables: Tunables,
         host: Host,
         executor: ExecutorThread,
-        store: CheckpointStore | None,
+        store: StateStore | None,
         writing: trio.Lock,
     ) -> None:
         """`store`: None for a volatile replica, which writes none. `writing`: who holds it may write to the store."""
@@ -45,6 +45,8 @@ class DurableCheckpoints:
         self._logged_before = 0
         self._is_writing = False
         self._is_wanted = False
+        self._is_rotten = False
+        """Nothing that is on the disk is to be relied on."""
         self._written = 0
         """The newest state that this process has written."""
         self._to_write: trio.MemorySendChannel[tuple[int, bytes]] | None = None
@@ -66,7 +68,7 @@ class DurableCheckpoints:
         what has rotted; all of it that a restart from that state does not need goes then."""
         if forget:
             self._host.replica.core.log.forgets = True
-        self._is_wanted = True
+        self._is_wanted = self._is_rotten = True
         self.on_stable(self._host.replica.core.log.low)
 
     def write_soon(self) -> None:
@@ -90,9 +92,7 @@ class DurableCheckpoints:
                 try:
                     async with self._writing:
                         await trio.to_thread.run_sync(
-                            lambda s=snapshot, n=number, c=certificate: store.write(  # type: ignore[misc]
-                                n, s.meta(c), s.chunks()
-                            )
+                            lambda s=snapshot, c=certificate, w=self._is_rotten: store.write(s, c, w)  # type: ignore[misc]
                         )
                 except OSError as error:
                     log.error("replica %d: no durable checkpoint %d: %s", self._me, number, error)
@@ -100,7 +100,7 @@ class DurableCheckpoints:
                 else:
                     self._logged_before = logged
                     self._due = time.monotonic() + self._tunables.durable_checkpoint_interval
-                    self._written = number
+                    self._written, self._is_rotten = number, False
                     self._host.checkpoint_durable(number)
                     self._host.flush()
             self._is_writing = False

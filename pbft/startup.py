@@ -21,7 +21,7 @@ from pbft.host import restore
 from pbft.protocol.core import Sign, SignAs
 from pbft.protocol.replica import Replica
 from pbft.state import State
-from pbft.storage.checkpoints import CheckpointStore
+from pbft.state_store import StateStore
 from pbft.storage.data_directory import DataDirectory, Past, keeps_past
 from pbft.storage.errors import DamagedCheckpoint, DamagedLog, StorageError
 from pbft.storage.group_commit import GroupCommit, RecordLog, VolatileLog
@@ -42,7 +42,7 @@ class Started:
 
     directory: DataDirectory
     log: RecordLog
-    store: CheckpointStore | None
+    store: StateStore | None
     executor: Executor
     replica: Replica
     journal: TransferJournal | None
@@ -150,5 +150,7 @@ def _from_disk(
         wal, replay = directory.open_log()
         replay.finish()
         replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), _problem(error))
+        stored = None
     log_port = GroupCommit(wal, on_durable, on_disk_error)
-    return Started(directory, log_port, store, executor, replica, None, _maker(group, application))
+    states = StateStore(store, None if stored is None else executor.snapshot())
+    return Started(directory, log_port, states, executor, replica, None, _maker(group, application))

@@ -14,7 +14,7 @@ import trio
 from pbft.execution import ExecutionSnapshot, Executor
 from pbft.executor_thread import ExecutorThread
 from pbft.host import Host
-from pbft.storage.checkpoints import CheckpointStore
+from pbft.state_store import StateStore
 from pbft.transfer import Aimed, Entry, Fetched, Took, prepared
 from pbft.transfer_journal import TransferJournal
 
@@ -36,7 +36,7 @@ class StateInstaller:
         me: int,
         make_executor: Callable[[Fetched], Executor],
         executor: ExecutorThread,
-        store: CheckpointStore | None,
+        store: StateStore | None,
         writing: trio.Lock,
         begin_anew: Callable[[str], None],
         journal: TransferJournal | None,
@@ -146,9 +146,9 @@ class StateInstaller:
             host.replica.core.halt(f"{host.replica.core.diverged}; it keeps nothing on disk to begin with: stop it")
             host.installed(None)
             return
-        meta = right.meta(host.certificate(right.number))
+        certificate = host.certificate(right.number)
         async with self._writing:
-            await trio.to_thread.run_sync(lambda: store.write(right.number, meta, right.chunks()))
+            await trio.to_thread.run_sync(lambda: store.write(right, certificate, whole=True))
         self._begin_anew(await trio.to_thread.run_sync(_difference, wrong, right))
 
     async def _write(self, host: Host, number: int, snapshot: ExecutionSnapshot) -> bool:
@@ -157,8 +157,8 @@ class StateInstaller:
             async with self._writing:
                 if host.replica.delivery.executed >= number:
                     return False
-                meta = snapshot.meta(host.certificate(number))
-                await trio.to_thread.run_sync(lambda: store.write(number, meta, snapshot.chunks()))
+                certificate = host.certificate(number)
+                await trio.to_thread.run_sync(lambda: store.write(snapshot, certificate))
         return True
 
 

@@ -164,7 +164,7 @@ def _verify_checkpoint(
     found["checkpoint"] = None if stored is None else stored.number
     if stored is None:
         return
-    found["checkpoint_bytes"] = stored.size
+    found["checkpoint_bytes"] = stored.total_size
     if group is None:
         for _ in stored.chunks():
             pass

@@ -16,7 +16,11 @@ CHUNK_BYTES = 64 << 10
 _CERTIFICATE_MAX = 1 << 22
 _OLD_META = row(uint(1, 1), blob(64), uint(), uint(), blob(32, 32), blob(32, 32))
 _META = row(uint(FORMAT, FORMAT), blob(64), uint(), uint(), blob(32, 32), blob(32, 32), blob(_CERTIFICATE_MAX))
-_ROWS = row(array(row(uint(2), blob(MAX_KEY_BYTES), blob(MAX_VALUE_BYTES)), 1 << 16))
+_ENTRIES = array(row(uint(2), blob(MAX_KEY_BYTES), blob(MAX_VALUE_BYTES)), 1 << 16)
+_ROWS = row(_ENTRIES)
+_CHANGES = row(_ENTRIES, array(row(uint(2), blob(MAX_KEY_BYTES)), 1 << 16))
+_CHANGES_BEGIN = b"\x82"
+"""A CBOR array of two items."""
 
 
 class SnapshotError(Exception):
@@ -62,6 +66,25 @@ class ExecutionSnapshot:
         if rows:
             yield dumps((tuple(rows),))
 
+    def changes(self, base: ExecutionSnapshot) -> Iterator[bytes]:
+        """What makes `base` this state: rows that are new or other ones, and keys that are gone, in pieces as above.
+        Cost goes with what differs."""
+        rows: list[tuple[int, bytes, bytes]] = []
+        gone: list[tuple[int, bytes]] = []
+        size = 0
+        for index, (space, old) in enumerate(zip(self.spaces, base.spaces, strict=True)):
+            for key, value, _ in space.diff(old):
+                if value is None:
+                    gone.append((index, key))
+                else:
+                    rows.append((index, key, value))
+                size += len(key) + len(value or b"") + 16
+                if size >= CHUNK_BYTES:
+                    yield dumps((tuple(rows), tuple(gone)))
+                    rows, gone, size = [], [], 0
+        if rows or gone:
+            yield dumps((tuple(rows), tuple(gone)))
+
 
 def state_digest(cluster: bytes, epoch: int, number: int, roots: tuple[bytes, ...], history: bytes) -> bytes:
     """What a CHECKPOINT says of a state with these roots of its spaces. Rule 1.8."""
@@ -93,10 +116,13 @@ def read_state(meta: bytes, chunks: Iterable[bytes]) -> StoredState:
         cluster, epoch, number, history, expected, certificate = _read_meta(meta)
         spaces = (State(), State(), State())
         for chunk in chunks:
+            if chunk[:1] == _CHANGES_BEGIN:
+                _apply(spaces, *decode_row(chunk, _CHANGES))
+                continue
             (rows,) = decode_row(chunk, _ROWS)
             for index, space in enumerate(spaces):
                 space.load((key, value) for i, key, value in rows if i == index)
-    except (CodecError, StateError) as error:
+    except (CodecError, StateError, KeyError) as error:
         raise DamagedState(f"the stored state cannot be read: {error}; get it from the other replicas") from error
     app, sessions, system = spaces
     roots = (app.checkpoint(), sessions.checkpoint(), system.checkpoint())
@@ -105,6 +131,16 @@ def read_state(meta: bytes, chunks: Iterable[bytes]) -> StoredState:
             f"the stored state {number} does not hash to the digest stored with it; get it from the other replicas"
         )
     return StoredState(cluster, epoch, number, history, expected, certificate, spaces)
+
+
+def _apply(
+    spaces: tuple[State, State, State], rows: Iterable[tuple[int, bytes, bytes]], gone: Iterable[tuple[int, bytes]]
+) -> None:
+    """Raises KeyError for a key that is said to go and is not there."""
+    for index, key, value in rows:
+        spaces[index][key] = value
+    for index, key in gone:
+        del spaces[index][key]
 
 
 def _read_meta(meta: bytes) -> tuple[bytes, int, int, bytes, bytes, bytes]:

@@ -22,6 +22,7 @@ from pbft.simulation.keys import SimulatedAuthentication, signature
 from pbft.simulation.network import Carrier
 from pbft.simulation.world import World
 from pbft.state import State
+from pbft.state_store import StateStore
 from pbft.storage.checkpoints import CheckpointStore
 from pbft.storage.group_commit import SynchronousLog
 from pbft.storage.simulated_files import SimulatedDirectory
@@ -143,8 +144,8 @@ class Machine:
             random_bytes=self._random.randbytes,
         )
         records = list(replay)
-        self._store = CheckpointStore(self.directory)
-        stored = self._store.load()
+        store = CheckpointStore(self.directory)
+        stored = store.load()
         if stored is None:
             self.executor = Executor(self.group, self._application)
         else:
@@ -154,6 +155,7 @@ class Machine:
         self._snapshots: dict[int, ExecutionSnapshot] = {}
         if stored is not None:
             self._snapshots[self.executor.last_executed] = self.executor.snapshot()
+        self._store = StateStore(store, self._snapshots.get(self.executor.last_executed))
         self._flush_due = self._sync_due = self._execution_due = False
         replica = restore(
             self.group,
@@ -372,7 +374,7 @@ class Machine:
     def _stable(self, number: int) -> None:
         snapshot = self._snapshots.get(number)
         if snapshot is not None and self._random.random() < 0.5:
-            self._store.write(number, snapshot.meta(), snapshot.chunks())
+            self._store.write(snapshot)
             self.state_on_disk = number
             self.host.checkpoint_durable(number)
             self.world.note(f"{self.me}{self.twin} has state {number} on disk")
@@ -391,7 +393,7 @@ class Machine:
             return
         executor = built(self.group, self._application, fetched)
         snapshot, number = executor.snapshot(), fetched.number
-        self._store.write(number, snapshot.meta(), snapshot.chunks())
+        self._store.write(snapshot, whole=replica.core.diverged != "")
         self.state_on_disk = number
         if self.host.replica.core.diverged:
             self.world.note(f"{self.me}{self.twin} begins anew with state {number}")

@@ -1,14 +1,16 @@
 """Durable checkpoints: one file each, complete or absent. Rule 1.6.
 
     file    = header | meta | crc | chunk* | trailer
-    header  = magic, version, crc | number, meta length
+    header  = magic, version, crc | number, base, meta length
     chunk   = length, crc of index and content | content
     trailer = end mark, chunks, file length, crc
 
-A checkpoint is written under a temporary name, synced, renamed, and the directory synced; only then the older
-one is removed. So a crash at any instant leaves the old one or the new one, and a file under a final name was
-complete: if it is damaged the disk did it (`DamagedCheckpoint`), and an older one is no substitute, for the
-log was cut.
+A file holds the whole of a state, or what makes that of number `base` this one (0: the whole): then it is used with
+the file of its base, and that with its own, down to a whole one; this is a chain.
+
+A checkpoint is written under a temporary name, synced, renamed, and the directory synced; only then those that it
+does not rest on are removed. So a crash at any instant leaves the old one or the new one, and a file under a final
+name was complete: if it is damaged the disk did it (`DamagedCheckpoint`).
 """
 
 from __future__ import annotations
@@ -16,23 +18,30 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 
 from pbft.storage.errors import DamagedCheckpoint, NewerFormat, RecordTooLarge
 from pbft.storage.files import TEMPORARY, AppendFile, Directory, remove_temporaries
 
 MAGIC = b"PBFTCKP\n"
-VERSION = 1
+VERSION = 2
+"""1: no base, always the whole."""
 MAX_CHUNK = 64 * 2**20
 """Largest chunk, and largest meta, in bytes."""
 WRITE_BYTES = 2**20
+
+CHAIN_MAX = 64
+"""Files that a state may rest on."""
+_CHANGES_BYTES = 64 << 10
+"""Changes of so many bytes are kept apart beside however small a state."""
 
 _NAME_PREFIX = "checkpoint-"
 _NAME_LENGTH = len(_NAME_PREFIX) + 20
 _END = 0xFFFFFFFF
 _VERSION = Struct("<8sI")
-_HEADER = Struct("<QI")
+_HEADER = Struct("<QQI")
+_HEADER_1 = Struct("<QI")
 _CRC = Struct("<I")
 _CHUNK = Struct("<II")
 _TRAILER = Struct("<IQQ")
@@ -49,13 +58,36 @@ class StoredCheckpoint:
     meta: bytes
     file: str
     chunk_count: int
+    """In this file."""
     size: int
-    """File length in bytes."""
+    """Length of this file in bytes."""
+    base_number: int
+    """The checkpoint that this one rests on; 0 if it is whole."""
+    base: StoredCheckpoint | None
     _directory: Directory
     _start: int
 
+    @property
+    def chain(self) -> tuple[StoredCheckpoint, ...]:
+        """From the whole one up to this."""
+        found = [self]
+        while (base := found[-1].base) is not None:
+            found.append(base)
+        return tuple(reversed(found))
+
+    @property
+    def total_size(self) -> int:
+        """Bytes of all files that are needed."""
+        return sum(part.size for part in self.chain)
+
     def chunks(self) -> Iterator[bytes]:
-        """The chunks in order, each verified before it is given out. Raises DamagedCheckpoint and OSError."""
+        """The chunks of the whole chain in order, each verified before it is given out. Raises DamagedCheckpoint and
+        OSError."""
+        for part in self.chain:
+            yield from part.own_chunks()
+
+    def own_chunks(self) -> Iterator[bytes]:
+        """Those of this file."""
         offset = self._start
         end = self.size - _TRAILER_BYTES
         buffer = b""
@@ -85,41 +117,57 @@ class StoredCheckpoint:
 
 
 class CheckpointStore:
-    """The durable checkpoints in a directory: at most one besides the one that is being written."""
+    """The durable checkpoints in a directory: one chain, besides what is being written."""
 
-    __slots__ = ("_directory", "incomplete")
+    __slots__ = ("_chain", "_directory", "incomplete")
 
     def __init__(self, directory: Directory) -> None:
         """Removes what a crash left half written. Raises OSError."""
         self._directory = directory
         self.incomplete: list[str] = []
         """Files that `load` removed."""
+        self._chain: list[tuple[int, int]] = []
+        """(number, bytes) from the whole one up; known once something was loaded or written."""
         remove_temporaries(directory, _NAME_PREFIX)
 
-    def write(self, number: int, meta: bytes, chunks: Iterable[bytes]) -> None:
-        """Make a checkpoint durable, then remove the older one. Blocks; streams `chunks`.
+    def takes_changes(self, base: int) -> bool:
+        """Whether the next checkpoint had better hold what changed since that of `base` alone: as long as that is
+        less than to write and to read the whole."""
+        if not self._chain or self._chain[-1][0] != base:
+            return False
+        changes = sum(size for _, size in self._chain[1:])
+        return len(self._chain) < CHAIN_MAX and changes < max(self._chain[0][1], _CHANGES_BYTES)
+
+    def write(self, number: int, meta: bytes, chunks: Iterable[bytes], base: int = 0) -> None:
+        """Make a checkpoint durable, then remove what it does not rest on. Blocks; streams `chunks`. `base`: the newest
+        one, if the chunks are what changed since then.
 
         Raises OSError (the older one still stands), ValueError if a newer one exists, RecordTooLarge.
         """
         newest = self._numbers()[-1:]
         if newest and newest[0] > number:
             raise ValueError(f"checkpoint {number} is older than the durable one of {newest[0]}")
-        write_checkpoint(self._directory, checkpoint_name(number), number, meta, chunks)
-        self._remove_below(number)
+        if base and (not self._chain or self._chain[-1][0] != base or base >= number):
+            raise ValueError(f"checkpoint {number} cannot rest on {base}, which is not the newest one")
+        name = checkpoint_name(number)
+        write_checkpoint(self._directory, name, number, meta, chunks, base)
+        self._chain = [*(self._chain if base else ()), (number, self._directory.size(name))]
+        self._remove_others()
 
     def load(self) -> StoredCheckpoint | None:
-        """The newest checkpoint, None if none was ever completed. Removes older ones that a crash left
-        behind. An unreadable one beside an older one was never completed, whatever its name: the older one goes, and
-        the log below it, only after that. It is removed.
+        """The newest checkpoint, None if none was ever completed. Removes what a crash left behind, and files whose
+        head or end is unreadable where there is an older one: hardly one of these was ever completed. If it was, a part
+        of what this replica has executed is gone, and nothing of what it has voted, which the log holds: it gets that
+        part from the others.
 
-        Raises DamagedCheckpoint if there is no older one (chunks are verified while they are read), NewerFormat and
-        OSError.
+        Raises DamagedCheckpoint if there is no older one, or one of a chain is damaged (chunks are verified while they
+        are read), NewerFormat and OSError.
         """
         numbers = self._numbers()
         while numbers:
             name = checkpoint_name(numbers[-1])
             try:
-                checkpoint = open_checkpoint(self._directory, name, numbers[-1])
+                alone = open_checkpoint(self._directory, name, numbers[-1])
             except DamagedCheckpoint:
                 if len(numbers) == 1:
                     raise
@@ -128,13 +176,16 @@ class CheckpointStore:
                 self.incomplete.append(name)
                 del numbers[-1]
                 continue
-            self._remove_below(numbers[-1])
+            checkpoint = _with_bases(self._directory, alone)
+            self._chain = [(part.number, part.size) for part in checkpoint.chain]
+            self._remove_others()
             return checkpoint
         return None
 
     def discard(self) -> None:
         """Remove all checkpoints, newest last; the caller has durably noted that the past is lost. Raises
         OSError."""
+        self._chain = []
         for number in self._numbers():
             self._directory.remove(checkpoint_name(number))
         self._directory.sync_directory()
@@ -147,21 +198,44 @@ class CheckpointStore:
     def _numbers(self) -> list[int]:
         return _numbers(self._directory)
 
-    def _remove_below(self, number: int) -> None:
-        older = [other for other in self._numbers() if other < number]
-        for other in older:
+    def _remove_others(self) -> None:
+        """Newest first: a chain that is not wanted any more never lacks its beginning."""
+        kept = {number for number, _ in self._chain}
+        others = [other for other in reversed(self._numbers()) if other not in kept]
+        for other in others:
             self._directory.remove(checkpoint_name(other))
-        if older:
+        if others:
             self._directory.sync_directory()
 
 
 def newest_checkpoint(directory: Directory) -> StoredCheckpoint | None:
     """The newest checkpoint in a directory, None without one. Changes nothing; raises as `CheckpointStore.load`."""
     numbers = _numbers(directory)
-    return open_checkpoint(directory, checkpoint_name(numbers[-1]), numbers[-1]) if numbers else None
+    if not numbers:
+        return None
+    return _with_bases(directory, open_checkpoint(directory, checkpoint_name(numbers[-1]), numbers[-1]))
 
 
-def write_checkpoint(directory: Directory, name: str, number: int, meta: bytes, chunks: Iterable[bytes]) -> None:
+def _with_bases(directory: Directory, newest: StoredCheckpoint) -> StoredCheckpoint:
+    """The same with all that it rests on. Raises DamagedCheckpoint, NewerFormat and OSError."""
+    parts = [newest]
+    while number := parts[-1].base_number:
+        name = checkpoint_name(number)
+        if number >= parts[-1].number or len(parts) > 2 * CHAIN_MAX:
+            raise DamagedCheckpoint(parts[-1].file, 0, f"it rests on {number}, which is no earlier one")
+        try:
+            parts.append(open_checkpoint(directory, name, number))
+        except FileNotFoundError:
+            raise DamagedCheckpoint(name, 0, f"it is missing, and {parts[-1].file} rests on it") from None
+    found = parts.pop()
+    while parts:
+        found = replace(parts.pop(), base=found)
+    return found
+
+
+def write_checkpoint(
+    directory: Directory, name: str, number: int, meta: bytes, chunks: Iterable[bytes], base: int = 0
+) -> None:
     """Write a checkpoint under this name, complete or not at all. Raises OSError, RecordTooLarge."""
     if len(meta) > MAX_CHUNK:
         raise RecordTooLarge(len(meta), MAX_CHUNK)
@@ -171,7 +245,7 @@ def write_checkpoint(directory: Directory, name: str, number: int, meta: bytes, 
     try:
         file = directory.open_append(temporary)
         try:
-            _write_content(file, number, meta, chunks)
+            _write_content(file, number, base, meta, chunks)
             file.sync()
         finally:
             file.close()
@@ -198,25 +272,31 @@ def _numbers(directory: Directory) -> list[int]:
 
 
 def open_checkpoint(directory: Directory, name: str, number: int | None = None) -> StoredCheckpoint:
-    """The checkpoint in a file, which must be that of `number` if one is given. Its head and its end are looked at
-    here, its chunks while they are read. Raises DamagedCheckpoint, NewerFormat and OSError."""
+    """The checkpoint in a file, without what it rests on; it must be that of `number` if one is given. Its head and
+    its end are looked at here, its chunks while they are read. Raises DamagedCheckpoint, NewerFormat and OSError."""
     size = directory.size(name)
     head = directory.read(name, 0, _HEADER_BYTES)
-    if len(head) < _HEADER_BYTES or size < _HEADER_BYTES + _TRAILER_BYTES:
+    if len(head) < _HEADER_BYTES or size < _HEADER_BYTES + _TRAILER_BYTES - _HEADER.size + _HEADER_1.size:
         raise DamagedCheckpoint(name, 0, "short file")
     magic, version = _VERSION.unpack_from(head)
     if magic != MAGIC or _CRC.unpack_from(head, _VERSION.size)[0] != zlib.crc32(head[: _VERSION.size]):
         raise DamagedCheckpoint(name, 0, "bad header")
     if version > VERSION:
         raise NewerFormat(name, version, VERSION)
-    found_number, meta_length = _HEADER.unpack_from(head, _VERSION.size + _CRC.size)
-    start = _HEADER_BYTES + meta_length + _CRC.size
+    at = _VERSION.size + _CRC.size
+    if version == 1:
+        head = head[: at + _HEADER_1.size]
+        found_number, meta_length = _HEADER_1.unpack_from(head, at)
+        base = 0
+    else:
+        found_number, base, meta_length = _HEADER.unpack_from(head, at)
+    start = len(head) + meta_length + _CRC.size
     if start + _TRAILER_BYTES > size:
         raise DamagedCheckpoint(name, _VERSION.size, "bad header")
-    rest = directory.read(name, _HEADER_BYTES, meta_length + _CRC.size)
+    rest = directory.read(name, len(head), meta_length + _CRC.size)
     meta = rest[:meta_length]
     if _CRC.unpack_from(rest, meta_length)[0] != zlib.crc32(meta, zlib.crc32(head)):
-        raise DamagedCheckpoint(name, _HEADER_BYTES, "bad checksum of header and meta")
+        raise DamagedCheckpoint(name, len(head), "bad checksum of header and meta")
     if number is not None and found_number != number:
         raise DamagedCheckpoint(name, 0, f"a header of number {found_number}")
     offset = size - _TRAILER_BYTES
@@ -225,12 +305,12 @@ def open_checkpoint(directory: Directory, name: str, number: int | None = None) 
     crc = _CRC.unpack_from(trailer, _TRAILER.size)[0]
     if end != _END or length != size or crc != zlib.crc32(trailer[: _TRAILER.size]):
         raise DamagedCheckpoint(name, offset, "bad trailer")
-    return StoredCheckpoint(found_number, meta, name, chunk_count, size, directory, start)
+    return StoredCheckpoint(found_number, meta, name, chunk_count, size, base, None, directory, start)
 
 
-def _write_content(file: AppendFile, number: int, meta: bytes, chunks: Iterable[bytes]) -> None:
+def _write_content(file: AppendFile, number: int, base: int, meta: bytes, chunks: Iterable[bytes]) -> None:
     version = _VERSION.pack(MAGIC, VERSION)
-    head = version + _CRC.pack(zlib.crc32(version)) + _HEADER.pack(number, len(meta))
+    head = version + _CRC.pack(zlib.crc32(version)) + _HEADER.pack(number, base, len(meta))
     parts = [head, meta, _CRC.pack(zlib.crc32(meta, zlib.crc32(head)))]
     waiting = len(head) + len(meta) + _CRC.size
     total = 0

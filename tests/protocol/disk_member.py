@@ -48,6 +48,7 @@ class DiskMember(Member):
         self.store: CheckpointStore = directory.open_checkpoints()
         self.executor = RecordingExecutor(group)
         stored = self.store.load()
+        self.stored = stored.number if stored else 0
         for number, chunk in enumerate(stored.chunks() if stored else (), 1):
             self.executor.execute(number, decode_batch(chunk))
         wal, replay = directory.open_log(segment_bytes=SEGMENT_BYTES)
@@ -82,7 +83,9 @@ class DiskMember(Member):
             while self.due:
                 number = self.due.pop(0)
                 batches = [batch.encoded for batch in self.executor.executed[:number]]
-                self.store.write(number, b"", batches)
+                base = self.stored if self.store.takes_changes(self.stored) else 0
+                self.store.write(number, b"", batches[base:], base)
+                self.stored = number
                 self.host.checkpoint_durable(number)
                 self.host.flush()
         self.replica.check_invariants()

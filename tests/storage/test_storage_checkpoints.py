@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import zlib
 from collections.abc import Iterator
 from random import Random
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbft.storage.checkpoints import MAX_CHUNK, CheckpointStore
+from pbft.storage.checkpoints import MAGIC, MAX_CHUNK, CheckpointStore, checkpoint_name
 from pbft.storage.errors import DamagedCheckpoint, RecordTooLarge
 from pbft.storage.simulated_files import SimulatedCrash, SimulatedDirectory
 
@@ -182,6 +183,32 @@ def test_a_shortened_file_is_damage(keep: int) -> None:
     assert name not in directory.list()
     with pytest.raises(DamagedCheckpoint, match=name):
         CheckpointStore(alone).load()
+
+
+def test_a_file_of_the_first_version_is_read() -> None:
+    """It names no base."""
+    head = MAGIC + (1).to_bytes(4, "little")
+    head += zlib.crc32(head).to_bytes(4, "little") + (7).to_bytes(8, "little") + (4).to_bytes(4, "little")
+    content = head + b"meta" + zlib.crc32(b"meta", zlib.crc32(head)).to_bytes(4, "little")
+    content += (5).to_bytes(4, "little") + zlib.crc32(b"chunk", 0).to_bytes(4, "little") + b"chunk"
+    end = b"\xff" * 4 + (1).to_bytes(8, "little") + (len(content) + 24).to_bytes(8, "little")
+    directory = SimulatedDirectory()
+    file = directory.open_append(checkpoint_name(7))
+    file.write(content + end + zlib.crc32(end).to_bytes(4, "little"))
+    assert contents(directory) == (7, b"meta", [b"chunk"])
+
+
+def test_changes_of_something_else_than_the_newest_are_refused() -> None:
+    """Nothing is written then."""
+    directory = with_old()
+    store = CheckpointStore(directory)
+    with pytest.raises(ValueError, match="not the newest"):
+        store.write(200, b"", [], 100)  # it has not looked yet
+    store.load()
+    for number, base in ((200, 99), (100, 100)):
+        with pytest.raises(ValueError, match="not the newest"):
+            store.write(number, b"", [], base)
+    assert len(directory.list()) == 1
 
 
 def test_an_older_number_is_refused() -> None:

@@ -99,7 +99,7 @@ def _installed_before_on_disk() -> list[Patch]:
         store = self._store
 
         class Forgetful:
-            def write(self, *args: object) -> None:
+            def write(self, *args: object, **how: object) -> None:
                 """Not at all."""
 
         self._store = Forgetful()  # type: ignore[assignment]
