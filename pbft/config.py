@@ -136,6 +136,9 @@ class Tunables:
     scrub_interval: int = _tunable(
         3600, 0, 31_536_000, "seconds", "pause between two looks at all that is stored; 0: none", shared=False
     )
+    state_memory: int = _tunable(
+        0, 0, 1 << 20, "MiB", "memory for the content of the state, the rest lies on disk; 0: all of it", shared=False
+    )
     full_reply_max: int = _tunable(
         128, 0, 1 << 20, "bytes", "results up to this size are sent in full by everybody", shared=False
     )

@@ -412,7 +412,8 @@ class Node:
         """Flush the log and release the directory; whether everything is on disk. Blocks for a moment."""
         self._executor.close()
         complete = self._started.log.close(1.0)
-        if self._started.journal is not None:
-            self._started.journal.close()
+        for file in (self._started.journal, self._started.pages):
+            if file is not None:
+                file.close()
         self._started.directory.close()
         return complete

@@ -20,11 +20,12 @@ from pbft.execution.snapshots import DamagedState
 from pbft.host import restore
 from pbft.protocol.core import Sign, SignAs
 from pbft.protocol.replica import Replica
-from pbft.state import State
+from pbft.state import PagedBucket, State, paged_class
 from pbft.state_store import StateStore
 from pbft.storage.data_directory import DataDirectory, Past, keeps_past
 from pbft.storage.errors import DamagedCheckpoint, DamagedLog, StorageError
 from pbft.storage.group_commit import GroupCommit, RecordLog, VolatileLog
+from pbft.storage.pages import PageFile
 from pbft.storage.wal import discard_log
 from pbft.transfer import Fetched, built
 from pbft.transfer_journal import TransferJournal
@@ -49,6 +50,10 @@ class Started:
     """Keeps what comes of a state from others; None: nothing is kept."""
     make_executor: Callable[[Fetched], Executor]
     """The executor at a state that came from others; blocks. Raises as `pbft.state_installer.built`."""
+    pages: PageFile | None = None
+    """Where content of the state lies that memory shall not hold; None: it holds all."""
+    paging: type[PagedBucket] | None = None
+    """The same for a `State`."""
 
 
 def start_replica(
@@ -76,12 +81,19 @@ def start_replica(
             "start without --volatile, or make a cluster for volatile runs by `pbft init`",
         )
 
+    pages: PageFile | None = None
+    paging: type[PagedBucket] | None = None
+
     def fresh() -> Executor:
-        return Executor(group, application, seed=read_genesis(group, genesis) if group.genesis and genesis else None)
+        seed = read_genesis(group, genesis) if group.genesis and genesis else None
+        return Executor(group, application, seed=seed, paging=paging)
 
     directory = DataDirectory.open(data, cluster=group.cluster, replica=me, token=token, volatile=volatile)
     sign = sign_as(0)  # until it is known which incarnation this is
     try:
+        if group.tunables.state_memory:
+            pages = PageFile(data, group.tunables.state_memory << 20)
+            paging = paged_class(pages)
         if volatile:
             lost = "" if directory.past is Past.FRESH else VOLATILE_RESTART
             executor = fresh()
@@ -89,13 +101,18 @@ def start_replica(
             volatile_log = VolatileLog(lambda position: None)
             started = Started(directory, volatile_log, None, executor, replica, None, _maker(group, application))
         else:
-            started = _from_disk(group, me, application, fresh, sign, secret, directory, on_durable, on_disk_error)
-            started.journal = TransferJournal(data)
+            started = _from_disk(
+                group, me, application, fresh, sign, secret, directory, on_durable, on_disk_error, paging
+            )
+            started.journal = TransferJournal(data, paging)
+        started.pages, started.paging = pages, paging
         started.executor.tell_failures(_tell)
         core = started.replica.core
         core.sign_as, core.sign = sign_as, sign_as(core.incarnation)
         return started
     except BaseException:
+        if pages is not None:
+            pages.close()
         directory.close()
         raise
 
@@ -127,6 +144,7 @@ def _from_disk(
     directory: DataDirectory,
     on_durable: Callable[[int], None],
     on_disk_error: Callable[[OSError], None],
+    paging: type[PagedBucket] | None,
 ) -> Started:
     lost = "" if directory.past is not Past.LOST else NO_PAST
     store = directory.open_checkpoints()
@@ -134,7 +152,9 @@ def _from_disk(
         stored = store.load()
         for name in store.incomplete:
             log.warning("replica %d: %s was never completed: it is removed, and an older one is used", me, name)
-        executor = fresh() if stored is None else Executor.restore(group, application, stored.meta, stored.chunks())
+        executor = (
+            fresh() if stored is None else Executor.restore(group, application, stored.meta, stored.chunks(), paging)
+        )
         wal, replay = directory.open_log()
         records = list(replay)
         if replay.torn_tail is not None:

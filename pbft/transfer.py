@@ -21,7 +21,7 @@ from pbft.config import Group
 from pbft.execution import ExecutionSnapshot, Executor
 from pbft.execution.snapshots import state_digest
 from pbft.messages import FetchState, Message, StatePiece, StateRoots, Transfer, piece_wanted
-from pbft.state import EMPTY_DIGEST, Kind, Patch, State, StateError, Taken, Want, piece
+from pbft.state import EMPTY_DIGEST, Kind, PagedBucket, Patch, State, StateError, Taken, Want, piece
 
 States = tuple[State, State, State]
 
@@ -329,6 +329,8 @@ class StateTransfer:
             self._ban(sender)
         elif taken is Taken.KEPT:
             self._keep(Took((want.space, want.kind, want.place, want.index), data))
+            assert self._states is not None
+            self._states[0].relieve()
         self._ask()
 
     def _ban(self, sender: int) -> None:
@@ -366,9 +368,9 @@ class StateTransfer:
             self._send(source, FetchState(self._target[0], wants))
 
 
-def copies(snapshot: ExecutionSnapshot | None) -> States:
+def copies(snapshot: ExecutionSnapshot | None, paging: type[PagedBucket] | None = None) -> States:
     """States of its own with the content of a snapshot, or empty ones."""
-    states = (State(), State(), State())
+    states = (State(paging=paging), State(), State())
     if snapshot is not None:
         for state, space in zip(states, snapshot.spaces, strict=True):
             state.revert(space)
@@ -380,10 +382,12 @@ def base_of(snapshot: ExecutionSnapshot | None) -> Base:
     return Base((EMPTY_DIGEST,) * 3 if snapshot is None else tuple(space.digest for space in snapshot.spaces))
 
 
-def prepared(snapshot: ExecutionSnapshot | None, entries: Iterable[Entry]) -> Prepared:
+def prepared(
+    snapshot: ExecutionSnapshot | None, entries: Iterable[Entry], paging: type[PagedBucket] | None = None
+) -> Prepared:
     """Copies of a state, or empty ones, with what a journal adds to them: each piece is verified once more, and
     whatever does not follow ends it."""
-    states = copies(snapshot)
+    states = copies(snapshot, paging)
     patch, aimed, applied = Patch(states), None, 0
     for entry in entries:
         if isinstance(entry, Aimed):
@@ -392,6 +396,7 @@ def prepared(snapshot: ExecutionSnapshot | None, entries: Iterable[Entry]) -> Pr
         elif not isinstance(entry, Took) or patch.take(Want(*entry.want), entry.data) is not Taken.KEPT:
             break
         applied += 1
+        states[0].relieve()
     return Prepared(states, patch, aimed, applied)
 
 

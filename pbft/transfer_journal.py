@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from pbft.codec import CodecError
 from pbft.execution import ExecutionSnapshot
-from pbft.state import StateError
+from pbft.state import PagedBucket, StateError
 from pbft.transfer import Entry, Prepared, base_of, journal, prepared
 
 log = logging.getLogger("pbft.node")
@@ -32,8 +32,10 @@ _MOST = 1 << 20
 class TransferJournal:
     """Of one replica. Used by one thread at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, paging: type[PagedBucket] | None = None) -> None:
+        """`paging`: what becomes of content that memory shall not hold."""
         self._path = folder / NAME
+        self._paging = paging
         self._file: BinaryIO | None = None
 
     def begin(self, base: ExecutionSnapshot | None) -> Prepared:
@@ -48,7 +50,7 @@ class TransferJournal:
             first = next(frames, None)
             if first is not None and first[1] == expected:
                 ends = [first[0]]
-                kept = prepared(base, _noting(frames, ends))
+                kept = prepared(base, _noting(frames, ends), self._paging)
                 end = ends[kept.applied]
         try:
             self._file = self._path.open("r+b" if end else "w+b")
@@ -58,7 +60,7 @@ class TransferJournal:
             log.warning("replica: what comes from others is not kept in %s: %s", self._path, error)
         if not end:
             self.append([expected])
-        return kept or prepared(base, [])
+        return kept or prepared(base, [], self._paging)
 
     def append(self, entries: list[Entry]) -> None:
         """Keep these. Blocks. Where that fails the file goes: it would have to be whole up to each entry."""

@@ -29,7 +29,7 @@ from pbft.execution.operations import Operations, Tell
 from pbft.execution.results import Change, Done, Executed, ExecutionStart, Opened, Result, SessionView
 from pbft.execution.sessions import Session, Sessions
 from pbft.execution.snapshots import ExecutionSnapshot, SnapshotError, read_spaces
-from pbft.state import State
+from pbft.state import PagedBucket, State
 
 
 class ExecutionError(Exception):
@@ -47,15 +47,17 @@ class Executor:
         number: int = 0,
         history: bytes = b"",
         seed: State | None = None,
+        paging: type[PagedBucket] | None = None,
     ) -> None:
         """A fresh executor at number 0; `seed`: the state that the application begins with, where the group names one.
-        The three arguments before it are for `restore`."""
+        The three arguments before it are for `restore`. `paging`: what becomes of a seed's or a fresh state's
+        content that memory shall not hold."""
         self._group = group
         fresh = spaces is None
         if fresh and bool(group.genesis) is (seed is None):
             raise ExecutionError("the state that the cluster begins with is the one that its group names, or none")
         self._app_state, self._session_state, self._system = spaces or (
-            State() if seed is None else seed,
+            _seeded(seed, paging),
             State(),
             State(),
         )
@@ -131,6 +133,7 @@ class Executor:
                 operation += len(request.operations)
             results.append(_answered(request, result))
         self.last_executed = number
+        self._app_state.relieve()
         self.history = digest(b"history", self.history + batch.digest)
         state_digest = b"" if number % self._interval else self.snapshot().digest
         return Executed(number, batch.digest, tuple(results), tuple(changes), state_digest)
@@ -261,14 +264,19 @@ class Executor:
 
     @classmethod
     def restore(
-        cls, group: Group, application: Callable[[State], Application], meta: bytes, chunks: Iterable[bytes]
+        cls,
+        group: Group,
+        application: Callable[[State], Application],
+        meta: bytes,
+        chunks: Iterable[bytes],
+        paging: type[PagedBucket] | None = None,
     ) -> Executor:
         """An executor as a stored snapshot says.
 
         Raises SnapshotError if the content does not hash to the digest in `meta`, is of another cluster, or does not
         survive being loaded by the application; and whatever `Application.load` raises.
         """
-        number, history, expected, spaces = read_spaces(group, meta, chunks)
+        number, history, expected, spaces = read_spaces(group, meta, chunks, paging)
         return cls.installed(group, application, spaces, number, history, expected)
 
     @classmethod
@@ -289,6 +297,15 @@ class Executor:
                 f"the application changed the stored state {number} while loading it; mend its `load` and `save`"
             )
         return executor
+
+
+def _seeded(seed: State | None, paging: type[PagedBucket] | None) -> State:
+    if seed is not None and paging is None:
+        return seed
+    state = State(paging=paging)
+    if seed is not None:
+        state.load(seed.items())
+    return state
 
 
 def _answered(request: ClientRequest, result: bytes) -> Result:

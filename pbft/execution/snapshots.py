@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pbft.codec import CodecError, array, blob, decode_row, dumps, row, uint
 from pbft.config import Group
 from pbft.crypto.digests import digest_parts
-from pbft.state import MAX_KEY_BYTES, MAX_VALUE_BYTES, Snapshot, State, StateError
+from pbft.state import MAX_KEY_BYTES, MAX_VALUE_BYTES, PagedBucket, Snapshot, State, StateError
 
 FORMAT = 2
 CHUNK_BYTES = 64 << 10
@@ -106,15 +106,15 @@ class StoredState(NamedTuple):
     """Application, sessions, system."""
 
 
-def read_state(meta: bytes, chunks: Iterable[bytes]) -> StoredState:
-    """A state as it was stored, of whatever cluster. Raises SnapshotError.
+def read_state(meta: bytes, chunks: Iterable[bytes], paging: type[PagedBucket] | None = None) -> StoredState:
+    """A state as it was stored, of whatever cluster. Raises SnapshotError. `paging`: of the application's space.
 
     The content is compared with the digest before anything reads it, so that neither the session table nor the
     application meets damaged rows.
     """
     try:
         cluster, epoch, number, history, expected, certificate = _read_meta(meta)
-        spaces = (State(), State(), State())
+        spaces = (State(paging=paging), State(), State())
         for chunk in chunks:
             if chunk[:1] == _CHANGES_BEGIN:
                 _apply(spaces, *decode_row(chunk, _CHANGES))
@@ -139,6 +139,7 @@ def _apply(
     """Raises KeyError for a key that is said to go and is not there."""
     for index, key, value in rows:
         spaces[index][key] = value
+    spaces[0].relieve()
     for index, key in gone:
         del spaces[index][key]
 
@@ -153,10 +154,10 @@ def _read_meta(meta: bytes) -> tuple[bytes, int, int, bytes, bytes, bytes]:
 
 
 def read_spaces(
-    group: Group, meta: bytes, chunks: Iterable[bytes]
+    group: Group, meta: bytes, chunks: Iterable[bytes], paging: type[PagedBucket] | None = None
 ) -> tuple[int, bytes, bytes, tuple[State, State, State]]:
     """(number, history, digest, spaces) of a state of this group. Raises SnapshotError."""
-    stored = read_state(meta, chunks)
+    stored = read_state(meta, chunks, paging)
     if (stored.cluster, stored.epoch) != (group.cluster, group.epoch):
         raise SnapshotError("the stored state belongs to another cluster or epoch")
     return stored.number, stored.history, stored.digest, stored.spaces

@@ -14,6 +14,7 @@ from pbft.state.nodes import (
     chunk_list,
     entry_digest,
 )
+from pbft.state.paging import PagedBucket, Pages, paged_class
 from pbft.state.pieces import MAX_PIECE_BYTES, PIECE_BYTES, Kind, Want, piece
 from pbft.state.proof import (
     BucketView,
@@ -38,6 +39,8 @@ __all__ = [
     "BucketView",
     "InnerView",
     "Kind",
+    "PagedBucket",
+    "Pages",
     "Patch",
     "Pending",
     "Proof",
@@ -52,6 +55,7 @@ __all__ = [
     "Want",
     "chunk_list",
     "entry_digest",
+    "paged_class",
     "parse_chunk_list",
     "parse_node",
     "piece",

@@ -77,7 +77,7 @@ class Entry(NamedTuple):
 class Bucket:
     """1 to 16 entries in key order. Immutable by convention; holds the values themselves, not copies."""
 
-    __slots__ = ("count", "keys", "ref", "rows", "values")
+    __slots__ = ("count", "keys", "page", "ref", "rows", "values")
 
     def __init__(self, keys: tuple[bytes, ...], values: tuple[bytes, ...], rows: tuple[bytes, ...]) -> None:
         self.keys = keys
@@ -86,6 +86,9 @@ class Bucket:
         self.count = len(keys)
         # Invariant: u64 count, then the digest: what the parent hashes for this child.
         self.ref = bucket_ref(rows)
+
+    page: int
+    """Where its content lies outside; only a bucket that `paging` has given a page has it."""
 
     def preimage(self) -> bytes:
         """The bytes whose digest this node's digest is."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import overload
 
@@ -17,7 +18,11 @@ from pbft.state import trie, walks
 from pbft.state.errors import ReadOnlyError, StateBoundError, StateError, StateTypeError
 from pbft.state.index import KeyIndex
 from pbft.state.nodes import CHUNK_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, Node
+from pbft.state.paging import NoIndex, PagedBucket, PagedHead, adopt, is_adopted
 from pbft.state.snapshot import Snapshot
+
+RELIEVE_BYTES = 2 << 20
+"""Where memory is limited, this much that was written is hashed before a checkpoint asks for it."""
 
 
 class State:
@@ -34,30 +39,39 @@ class State:
     """
 
     __slots__ = (
+        "_adopted",
         "_ahead",
         "_dirty",
         "_frozen",
         "_head",
         "_index",
+        "_paging",
         "_read_only",
         "_root",
         "_undo",
         "group",
     )
 
-    def __init__(self, group: int = 0) -> None:
+    def __init__(self, group: int = 0, paging: type[PagedBucket] | None = None) -> None:
+        """`paging`: as `paged_class` makes it, where content goes that memory shall not hold; None keeps all of it
+        there."""
         self.group = group
         """The agreement group whose batches change this state."""
-        self._head: dict[bytes, bytes] = {}
+        self._head: dict[bytes, bytes] | PagedHead = {}
         self._undo: dict[bytes, bytes | None] | None = None
         self._read_only = 0
         # A dict as an ordered set: nothing here may depend on the process's hash seed.
         self._dirty: dict[bytes, None] = {}
-        self._index = KeyIndex(self._head)
+        self._index: KeyIndex | NoIndex = KeyIndex(self._head)
+        self._paging = paging
         # Invariant: head == root, then the frozen changes in order, then the dirty keys.
         self._root: Node | None = None
         self._frozen: deque[Pending] = deque()
         self._ahead: list[bytes] = []  # keys that were dirty, descending; taken from the end
+        self._adopted: Node | None = None  # the newest root all of whose buckets have pages
+        if paging is not None:
+            self._head = PagedHead()
+            self._index = NoIndex(self._head)
 
     # ---- reading
 
@@ -166,6 +180,10 @@ class State:
                     raise StateError(f"key {key[:40]!r} is in the state already; load each key once")
                 head[key] = value
                 added.append(key)
+                if isinstance(head, PagedHead) and head.bytes >= RELIEVE_BYTES:
+                    self._dirty.update(dict.fromkeys(added))
+                    added = []
+                    self.relieve()
         finally:
             self._dirty.update(dict.fromkeys(added))
             self._index.refresh(added)
@@ -196,6 +214,14 @@ class State:
     def revert(self, snapshot: Snapshot) -> None:
         """Make the state what it is in `snapshot` (of this or another state); costs what differs."""
         self._outside_operation("revert")
+        if self._paging is not None:
+            self._finish(None)
+            self._dirty.clear()
+            self._root = snapshot.root
+            if is_adopted(self._paging, snapshot.root):
+                self._adopted = snapshot.root
+            self._settle()
+            return
         self._finish(None)
         for key in self._dirty:
             self._put_back(key, walks.lookup(self._root, key), dirty=False)
@@ -252,9 +278,27 @@ class State:
                     values.append(value)
                     budget -= _cost(value)
             self._root = trie.update(self._root, keys, values)
+        self._settle()
         return bool(self._frozen or self._dirty)
 
+    def relieve(self) -> None:
+        """Where memory is limited: hash what was written if that is much, so that it need not stay there."""
+        if isinstance(self._head, PagedHead) and self._head.bytes >= RELIEVE_BYTES:
+            self.hash_some(1 << 62)
+
     # ---- inside
+
+    def _settle(self) -> None:
+        """Where memory is limited and everything is hashed: it may go to pages."""
+        head = self._head
+        if self._paging is None or self._dirty or self._frozen or not isinstance(head, PagedHead):
+            return
+        if head.root is not self._root or head.bytes:
+            head.settle(self._root)
+        if self._adopted is not self._root:
+            with suppress(OSError):  # it stays in memory then, and is tried again at the next checkpoint
+                adopt(self._paging, self._adopted, self._root)
+                self._adopted = self._root
 
     def _finish(self, last: Pending | None) -> None:
         """Hash the frozen changes up to `last` (None: all)."""
@@ -271,6 +315,7 @@ class State:
             if not pending.remaining:
                 self._frozen.popleft()
                 pending.snapshot = Snapshot(self._root)
+        self._settle()
         return budget
 
     def _put_back(self, key: bytes, old: bytes | None, dirty: bool = True) -> None:

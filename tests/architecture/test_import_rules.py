@@ -30,7 +30,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pbft.state": ("pbft.state", *PURE_OURS),
     "pbft.execution": ("pbft.execution", "pbft.state", "pbft.application", *PURE_OURS),
     "pbft.protocol": ("pbft.protocol", "pbft.execution.results", *PURE_OURS),
-    "pbft.storage": ("pbft.storage", "pbft.crypto"),
+    "pbft.storage": ("pbft.storage", "pbft.crypto", "pbft.state"),
     "pbft.messages": ("pbft.codec", "pbft.config", "pbft.crypto"),
     "pbft.evidence": ("pbft.authentication", "pbft.protocol.decision", *PURE_OURS),
     "pbft.codec": (),
