@@ -103,6 +103,9 @@ class Progress(NamedTuple):
     number: int
     pieces: int
     bytes: int
+    """Of the pieces that are here, those that an earlier life of this replica has fetched among them."""
+    fetched: int
+    """Bytes that have come in this life."""
     waiting: int
     """Pieces known to be missing; more may be behind them."""
     sources: tuple[int, ...]
@@ -196,6 +199,7 @@ class StateTransfer:
         self._forget()
 
     def _forget(self) -> None:
+        self._fetched = 0
         self._target: tuple[int, bytes] | None = None
         self._states: States | None = None
         self._patch: Patch | None = None
@@ -291,6 +295,7 @@ class StateTransfer:
             self._target[0],
             patch.taken_pieces if patch else 0,
             patch.taken_bytes if patch else 0,
+            self._fetched,
             sum(1 for _ in islice(patch.wanted(), _LOOK)) if patch and self._roots else 0,
             tuple(sorted(self._keepers)),
         )
@@ -324,6 +329,7 @@ class StateTransfer:
         if self._patch is None or self._asked.get(want, (None,))[0] != sender:
             return
         del self._asked[want]
+        self._fetched += len(data)
         taken = self._patch.take(want, data)
         if taken is Taken.LIE:
             self._ban(sender)

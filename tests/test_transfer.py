@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -18,10 +18,11 @@ ME = 3
 SOURCES = (0, 1, 2)
 
 
-def state_at(number: int, keys: int = 2000, changed: int = 0) -> ExecutionSnapshot:
-    """A state of about `keys` kilobytes, `changed` of which are other ones than in state 0."""
+def state_at(number: int, keys: int = 2000, changed: int = 0, chosen: Iterable[int] = ()) -> ExecutionSnapshot:
+    """A state of about `keys` kilobytes, `changed` and the chosen of which are other ones than in state 0."""
     spaces = (State(), State(), State())
-    spaces[0].load((b"key %06d" % i, (b"new " if i < changed else b"old ") * 250) for i in range(keys))
+    new = {*range(changed), *chosen}
+    spaces[0].load((b"key %06d" % i, (b"new " if i in new else b"old ") * 250) for i in range(keys))
     spaces[1].load([(b"session", b"%d" % number)])
     return ExecutionSnapshot(GROUP.cluster, 0, number, b"h" * 32, tuple(s.checkpoint() for s in spaces))  # type: ignore[arg-type]
 
@@ -354,3 +355,26 @@ def test_nonsense_is_answered_by_nothing() -> None:
     nonsense = ((2, 1, b"absent", 0), (0, 2, b"key 000001", 1 << 31), (0, 0, bytes([99]), 0), (1, 2, b"", 7))
     source.on_fetch(1, FetchState(128, nonsense))
     assert answers == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "most"), [(range(0, 4000, 100), 2.6), (range(0, 4000, 10), 1.6), (range(4000), 1.1)]
+)
+def test_what_travels_follows_what_differs(chosen: range, most: float) -> None:
+    """Keys of one kilobyte each that are scattered over the state: where most of a bucket is here, only its rows and
+    the entries that differ are fetched; where most of it differs, all of it at once."""
+    target = state_at(128, 4000, chosen=chosen)
+    play = Play(target, base=state_at(0, 4000))
+    assert is_that(play.run(target, 5.0), target)
+    assert play.here.progress is not None
+    assert play.here.progress.fetched < most * len(chosen) * 1010 + 5000
+
+
+@pytest.mark.scenario("C13")
+def test_a_transfer_costs_no_more_than_the_state() -> None:
+    """Whoever begins with nothing fetches each byte once, and little besides."""
+    target = state_at(128, 2000)
+    play = Play(target)
+    assert is_that(play.run(target, 5.0), target)
+    assert play.here.progress is not None and play.here.progress.fetched < 1.1 * 2000 * 1010
+    assert len(play.asked) < 100

@@ -5,7 +5,8 @@ is expected at its place: the readers check its size, then its digest, raise `Pr
 
 A piece is, by the kind of the want:
 
-- NODE: 0 and the entries of the whole subtree in key order, if they fit; else 1 and the node as it is hashed.
+- NODE: 0 and the entries of the whole subtree in key order, if they fit and the node alone was not asked for; else 1
+  and the node as it is hashed.
 - ENTRY: 0 and the value, if it fits; else 1 and the list of its chunks as it is hashed.
 - CHUNKS: up to 16 chunks of the value one after the other, without the leading byte.
 """
@@ -47,6 +48,10 @@ _MAX_ENTRIES_BYTES = PIECE_BYTES + 4  # with the heads of the two outer arrays
 _entries = row(array(row(blob(MAX_KEY_BYTES), blob(PIECE_BYTES)), PIECE_BYTES // _ENTRY_OVERHEAD, 1))
 
 
+ALONE = 1
+"""Asks for a node without what is below it: who has most of that does not want it."""
+
+
 class Kind(IntEnum):
     """What a want asks for."""
 
@@ -64,7 +69,7 @@ class Want(NamedTuple):
     place: bytes
     """NODE: path, one byte per nibble (b"" is the root); ENTRY, CHUNKS: the key."""
     index: int  # type: ignore[assignment]  # it hides a method of tuples that nobody calls
-    """CHUNKS: the first chunk; else 0."""
+    """CHUNKS: the first chunk; NODE: `ALONE`, or 0 for the whole subtree if it fits; else 0."""
 
 
 class ChunkList(NamedTuple):
@@ -78,11 +83,12 @@ class ChunkList(NamedTuple):
 def piece(snapshots: Sequence[Snapshot], want: Want) -> bytes | None:
     """The piece that answers `want`; None if these snapshots have no such thing, or none can be."""
     space, kind, place, index = want
-    if not 0 <= space < len(snapshots) or index < 0 or (index and kind != Kind.CHUNKS):
+    most = {Kind.NODE: ALONE, Kind.CHUNKS: MAX_VALUE_BYTES // CHUNK_BYTES}.get(kind, 0)  # type: ignore[call-overload]
+    if not 0 <= space < len(snapshots) or not 0 <= index <= most:
         return None
     snapshot = snapshots[space]
     if kind == Kind.NODE:
-        return _node_piece(snapshot, place)
+        return _node_piece(snapshot, place, index == ALONE)
     value = snapshot.get(place)
     if value is None:
         return None
@@ -94,9 +100,11 @@ def piece(snapshots: Sequence[Snapshot], want: Want) -> bytes | None:
     return value[start : start + PIECE_BYTES] if kind == Kind.CHUNKS and start < len(value) else None
 
 
-def _node_piece(snapshot: Snapshot, path: bytes) -> bytes | None:
+def _node_piece(snapshot: Snapshot, path: bytes, alone: bool) -> bytes | None:
     if max(path, default=0) > 15 or (node := snapshot.node(path)) is None:
         return None
+    if alone:
+        return _PART + node
     entries, room = [], PIECE_BYTES
     for key, value in snapshot.subtree(path):
         room -= len(key) + len(value) + _ENTRY_OVERHEAD

@@ -31,11 +31,17 @@ from pbft.state.nodes import (
     nibble,
     root_digest,
 )
-from pbft.state.pieces import PIECE_BYTES, ChunkList, Kind, Want, read_chunks, read_entry, read_node, under
+from pbft.state.pieces import ALONE, PIECE_BYTES, ChunkList, Kind, Want, read_chunks, read_entry, read_node, under
 from pbft.state.proof import BucketView, InnerView
 from pbft.state.snapshot import Snapshot
 from pbft.state.state import State
 from pbft.state.walks import find_subtree, path_to, walk
+
+_LITTLE = 2048
+"""Bytes of values below a node that are asked for together, whatever of it is here."""
+_ALIKE = 0.6
+"""Share of other entries above which all of a subtree is asked for: each by itself costs more bytes and time."""
+_REMEMBERED = 512
 
 
 class Taken(Enum):
@@ -87,6 +93,9 @@ class Patch:
         self._open: dict[Want, bytes | _Value] = {}
         # Invariant: by space and key, and only such as a NODE or ENTRY want may still lead to.
         self._set_aside: dict[tuple[int, bytes], _Value] = {}
+        # Of the entries that were compared last: how many were here already, and how many were other ones.
+        self._equals = 1.0
+        self._others = 0.0
 
     def aim(self, roots: tuple[bytes, ...]) -> None:
         """Start towards these root digests, or go on towards others.
@@ -108,7 +117,7 @@ class Patch:
             if roots[space] in (EMPTY_DIGEST, self._snapshots[space].digest):
                 self._tidy(space, b"", ())
             else:
-                self._open[Want(space, Kind.NODE, b"", 0)] = roots[space]
+                self._want_node(space, b"", self._snapshots[space].root, roots[space])
 
     def wanted(self) -> Iterator[Want]:
         """All open wants, in the order in which to fetch them: the last opened first, which keeps them few.
@@ -170,12 +179,27 @@ class Patch:
         for slot, child in reversed(list(enumerate(view.children))):
             if child is not None:
                 path, expected = view.child_path(slot), child[1]
-                if root_digest(_at(local, path)) != expected:
-                    self._open[Want(space, Kind.NODE, path, 0)] = expected
+                below = _at(local, path)
+                if root_digest(below) != expected:
+                    self._want_node(space, path, below, expected)
                     opened.append(path)
         if view.entry is not None:
             self._want_entry(space, local, view.path, view.entry)
         return opened
+
+    def _want_node(self, space: int, path: bytes, local: Node | None, expected: bytes) -> None:
+        """The node alone where most of what is below it will turn out to be here, else all of it: what was compared
+        last tells, and little is not worth two questions."""
+        much = isinstance(local, Inner) or (local is not None and sum(map(len, local.values)) > _LITTLE)
+        alone = much and self._others <= _ALIKE * (self._others + self._equals)
+        self._open[Want(space, Kind.NODE, path, ALONE if alone else 0)] = expected
+
+    def _compared(self, equals: int, others: int) -> None:
+        self._equals += equals
+        self._others += others
+        if self._equals + self._others > _REMEMBERED:
+            self._equals /= 2
+            self._others /= 2
 
     def _take_few(self, space: int, local: Node | None, found: BucketView | dict[bytes, bytes]) -> None:
         """Go from what was there, `local`, to these keys with their values, or with the digests of their entries."""
@@ -185,11 +209,15 @@ class Patch:
             if key not in keys:
                 del state[key]
         if isinstance(found, BucketView):
+            equals = sum(_has_entry(local, key, expected) for key, expected in found.entries)
             for key, expected in reversed(found.entries):
                 self._want_entry(space, local, key, expected)
         else:
+            equals = sum(state.get(key) == value for key, value in found.items())
             for key, value in found.items():
                 state[key] = value
+        if local is not None:
+            self._compared(equals, len(keys) - equals)
 
     def _want_entry(self, space: int, local: Node | None, key: bytes, expected: bytes) -> None:
         if _has_entry(local, key, expected):

@@ -18,6 +18,8 @@ python tests/processes/campaign.py lost-disks --rounds 10
 python tests/processes/campaign.py crash-anywhere --rounds 20
 python tests/processes/campaign.py backup --seconds 20
 python tests/processes/campaign.py disk-full --seconds 10
+python tests/processes/campaign.py lost-state --mib 300 [--name lying-status | --rounds 20]
+python tests/processes/campaign.py difference --keys 100000
 
 Each prints one JSON object; one that ends badly says why and exits with 1. `--set NAME=VALUE` changes a number of
 `[protocol]` in the cluster's file; without it the defaults hold.
@@ -46,12 +48,14 @@ from campaigns.losses import lost_disks
 from campaigns.primaries import all_in_view_change, kill_primary, two_primaries
 from campaigns.rot import bit_flips
 from campaigns.strange import adversary, strangers
+from campaigns.transfers import difference, lost_state
 from campaigns.unfair import eviction_rates, fairness
 
 __all__ = [
-    "Load", "Row", "adversary", "all_in_view_change", "backup", "backup_gone", "bit_flips", "cluster", "crash_anywhere",
-    "disk_full", "eviction_rates", "fairness", "free_ports", "honest", "idle", "kill_all", "kill_primary", "lost_disks",
-    "no_quorum", "settle", "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
+    "Load", "Row", "adversary", "all_in_view_change", "backup", "backup_gone", "bit_flips", "cluster",
+    "crash_anywhere", "difference", "disk_full", "eviction_rates", "fairness", "free_ports", "honest", "idle",
+    "kill_all", "kill_primary", "lost_disks", "lost_state", "no_quorum", "settle", "start", "strangers", "total",
+    "two_primaries", "wide_area", "wide_area_netem",
 ]  # fmt: skip
 
 
@@ -65,7 +69,7 @@ def _wide_area(a: argparse.Namespace) -> Row:
 CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "kill-all": lambda a: kill_all(a.rounds or 20, seed=a.seed),
     "backup-gone": lambda a: backup_gone(a.seconds, a.callers or 64, a.how or "kill"),
-    "adversary": lambda a: adversary(a.name, a.seconds, liar=a.liar),
+    "adversary": lambda a: adversary(a.name or "lying-replies", a.seconds, liar=a.liar),
     "strangers": lambda a: strangers(a.idle, a.seconds),
     "kill-primary": lambda a: kill_primary(a.rounds or 30, a.callers or 64, a.seed, **a.tunables),
     "two-primaries": lambda a: two_primaries(a.rounds or 4, a.callers or 16, a.seed, **a.tunables),
@@ -78,6 +82,8 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "bit-flips": lambda a: bit_flips(a.rounds or 200, a.seed),
     "crash-anywhere": lambda a: crash_anywhere(a.rounds or 4, a.seed),
     "lost-disks": lambda a: lost_disks(a.rounds or 4, a.callers or 32, a.seed, **a.tunables),
+    "lost-state": lambda a: lost_state(a.mib, a.rounds, a.name, a.callers or 16, a.seed, **a.tunables),
+    "difference": lambda a: difference(a.keys),
     "disk-full": lambda a: disk_full(a.seconds, a.callers or 32),
     "backup": lambda a: backup(a.seconds, a.callers or 32),
     "eviction-rates": lambda a: eviction_rates(a.rounds or 3, a.seconds, a.callers or 32, a.busy, **a.tunables),
@@ -92,7 +98,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="instead of --seconds")
     parser.add_argument("--callers", type=int, default=0, help="0: as many as the campaign thinks fit")
     parser.add_argument("--how", choices=("stop", "kill", "cut", "plain", "netem"))
-    parser.add_argument("--name", default="lying-replies")
+    parser.add_argument("--name", default="", help="a misbehaviour; see `pbft simulate --help`")
+    parser.add_argument("--mib", type=int, default=300, help="size of the state")
+    parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--liar", type=int, default=3, help="the replica that misbehaves")
     parser.add_argument("--idle", type=int, default=2000, help="connections that say nothing")
     parser.add_argument("--busy", type=int, default=1, help="cores that something else keeps busy")

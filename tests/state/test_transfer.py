@@ -570,7 +570,7 @@ SOURCE = of({b"%02d" % i: blob(5000) for i in range(30)} | {b"big": blob(70_000)
         Want(0, Kind.NODE, b"\x03\x00\x03\x00\x00", 0),
         Want(0, Kind.NODE, b"\x0f", 0),
         Want(0, Kind.NODE, bytes(1 << 20), 0),
-        Want(0, Kind.NODE, b"", 1),
+        Want(0, Kind.NODE, b"", 2),
         Want(0, Kind.ENTRY, b"absent", 0),
         Want(0, Kind.ENTRY, b"k" * 2000, 0),
         Want(0, Kind.ENTRY, b"big", 1),

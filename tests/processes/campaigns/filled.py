@@ -1,0 +1,33 @@
+"""A counter beside a store that one operation fills: sending each key would take longer than what is measured."""
+
+from __future__ import annotations
+
+from pbft.application import Context
+from pbft.apps.counter import Counter
+
+_FILL = b"fill "
+
+
+def fill(first: int, last: int, size: int, salt: int = 0, step: int = 1) -> bytes:
+    """Operation: give every `step`-th key of a range a value of so many bytes that no compression makes smaller."""
+    return _FILL + b"%d %d %d %d %d" % (first, last, size, salt, step)
+
+
+def key(number: int) -> bytes:
+    """Of the store."""
+    return b"key %09d" % number
+
+
+class Filled(Counter):
+    """`inc`, `get` and `fill`."""
+
+    def execute(self, operation: bytes, context: Context) -> bytes:
+        """See `fill`."""
+        if not operation.startswith(_FILL):
+            return super().execute(operation, context)
+        first, last, size, salt, step = map(int, operation.removeprefix(_FILL).split())
+        state = self.state
+        for number in range(first, last, step):
+            seed = (number * 2654435761 + salt * 40503 + 12345) & 0xFFFFFFFF
+            state[key(number)] = seed.to_bytes(4, "big") * (size // 4)
+        return b""

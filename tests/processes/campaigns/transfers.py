@@ -1,0 +1,133 @@
+"""Large states that are lost, and how much has to travel until they are back."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import trio
+
+from campaigns.common import Load, Row, cluster, look, progress, settle, start, total
+from campaigns.filled import fill
+from campaigns.losses import recovered
+from pbft.cli.children import Children
+from pbft.client import Client
+from pbft.config_file import ClusterConfig
+
+APP = f"{Path(__file__).with_name('filled.py')}:Filled"
+_KEYS = 1000
+"""That one operation fills."""
+
+
+async def filled(config: ClusterConfig, keys: int, size: int = 1000, salt: int = 0, step: int = 1) -> None:
+    """Give so many keys values."""
+    async with Client.connect(config, name="bob") as client:
+        for first in range(0, keys, _KEYS * step):
+            last = min(keys, first + _KEYS * step)
+            await client.invoke(fill(first, last, size, salt, step), timeout=60.0)
+
+
+class Watch:
+    """What a replica fetches, over all its lives, as its status tells."""
+
+    def __init__(self) -> None:
+        self.lives: list[int] = [0]
+        self.has_begun = False
+
+    async def run(self, config: ClusterConfig, replica: int) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            row = (await look(config, 0.3))[replica]
+            transfer = row.get("transfer") if row["reachable"] else None
+            if transfer:
+                self.has_begun = True
+                self.lives[-1] = max(self.lives[-1], transfer["fetched"])
+            await trio.sleep(0.02)
+
+    def new_life(self) -> None:
+        """Its replica was killed."""
+        self.lives.append(0)
+
+
+def lost_state(mib: int, kills: int = 0, liar: str = "", callers: int = 16, seed: int = 1, **tunables: int) -> Row:
+    """A replica loses its disk with a large state, under load, and comes back; it is killed so often meanwhile. `liar`:
+    how one of those who have the state misbehaves. Nothing is lost, and the others serve meanwhile."""
+    rng = random.Random(seed)
+    victim, liars = 3, ({1: liar} if liar else {})
+    size = 1000
+    keys = (mib << 20) // size
+
+    async def play(config: ClusterConfig, children: Children) -> Row:
+        load, watch = Load(), Watch()
+        await filled(config, keys)
+        async with trio.open_nursery() as nursery, load.running(config, callers, timeout=60.0):
+            await progress(load, 500, 60)
+            await trio.sleep(2)
+            first, begun = load.acknowledged, trio.current_time()
+            await trio.sleep(5)
+            before = (load.acknowledged - first) / (trio.current_time() - begun)
+            children.kill(victim)
+            shutil.rmtree(config.data_directory(victim))
+            children.start(victim)
+            nursery.start_soon(watch.run, config, victim)
+            first, begun = load.acknowledged, trio.current_time()
+            for _ in range(kills):
+                await trio.sleep(rng.uniform(0.5, 2.5))
+                if (row := (await look(config))[victim])["reachable"] and not row["recovering"]:
+                    break
+                children.kill(victim)
+                watch.new_life()
+                children.start(victim)
+            await recovered(config, victim, 600)
+            took = trio.current_time() - begun
+            during = (load.acknowledged - first) / took
+            nursery.cancel_scope.cancel()
+        rows = await settle(config, 60)
+        load.check(await total(config))
+        fetched = sum(watch.lives)
+        return {
+            "state_mib": mib,
+            "votes_again_s": round(took, 1),
+            "fetched_mib": round(fetched / (1 << 20), 1),
+            "fetched_over_state": round(fetched / (keys * size), 3),
+            "lives": len(watch.lives),
+            "rate_before": round(before),
+            "share_served_meanwhile": round(during / before, 2),
+            "lies": liar,
+            "acknowledged": load.acknowledged,
+            "incarnations": [row["incarnation"] for row in rows],
+        }
+
+    with cluster(app=APP, **tunables) as config, Children(config, adversaries=liars) as children:
+        start(children)
+        return trio.run(play, config, children)
+
+
+def difference(keys: int, size: int = 1000) -> Row:
+    """How much travels for a state of which so much is another: over the bytes of the keys and values that differ, and
+    compared with the whole."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from test_transfer import Play, state_at
+
+    whole = keys * (size + 10)
+    table = {}
+    for share in (0.0001, 0.001, 0.01, 0.1, 1.0):
+        differing = max(1, round(keys * share))
+        for how in ("scattered", "together"):
+            base, target = state_at(0, keys), state_at(128, keys)
+            chosen = random.Random(7).sample(range(keys), differing) if how == "scattered" else range(differing)
+            target = state_at(128, keys, chosen=chosen)
+            play = Play(target, base=base)
+            assert play.run(target, 600.0) is not None
+            assert play.here.progress is not None
+            travelled = play.here.progress.fetched
+            table[f"{share:.2%} {how}"] = {
+                "keys": differing,
+                "bytes": travelled,
+                "over_difference": round(travelled / (differing * (size + 10)), 2),
+                "over_whole": round(travelled / whole, 4),
+                "seconds": round(play.now, 1),
+            }
+    return {"keys": keys, "whole_bytes": whole, "table": table}
