@@ -19,6 +19,8 @@ python tests/processes/campaign.py crash-anywhere --rounds 20
 python tests/processes/campaign.py backup --seconds 20
 python tests/processes/campaign.py disk-full --seconds 10
 python tests/processes/campaign.py lost-state --mib 300 [--name lying-status | --rounds 20]
+python tests/processes/campaign.py large-state --mib 1024 --set state_memory=150
+python tests/processes/campaign.py sparse-checkpoint --keys 10000000 --set state_memory=150
 python tests/processes/campaign.py difference --keys 100000
 
 Each prints one JSON object; one that ends badly says why and exits with 1. `--set NAME=VALUE` changes a number of
@@ -44,6 +46,7 @@ from campaigns.disks import crash_anywhere
 from campaigns.distance import Refused, wide_area, wide_area_netem
 from campaigns.full import disk_full
 from campaigns.honest import honest, idle, no_quorum
+from campaigns.large import large_state, sparse_checkpoint
 from campaigns.losses import lost_disks
 from campaigns.primaries import all_in_view_change, kill_primary, two_primaries
 from campaigns.rot import bit_flips
@@ -54,8 +57,8 @@ from campaigns.unfair import eviction_rates, fairness
 __all__ = [
     "Load", "Row", "adversary", "all_in_view_change", "backup", "backup_gone", "bit_flips", "cluster",
     "crash_anywhere", "difference", "disk_full", "eviction_rates", "fairness", "free_ports", "honest", "idle",
-    "kill_all", "kill_primary", "lost_disks", "lost_state", "no_quorum", "settle", "start", "strangers", "total",
-    "two_primaries", "wide_area", "wide_area_netem",
+    "kill_all", "kill_primary", "large_state", "lost_disks", "lost_state", "no_quorum", "settle",
+    "sparse_checkpoint", "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
 ]  # fmt: skip
 
 
@@ -83,6 +86,8 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "crash-anywhere": lambda a: crash_anywhere(a.rounds or 4, a.seed),
     "lost-disks": lambda a: lost_disks(a.rounds or 4, a.callers or 32, a.seed, **a.tunables),
     "lost-state": lambda a: lost_state(a.mib, a.rounds, a.name, a.callers or 16, a.seed, **a.tunables),
+    "large-state": lambda a: large_state(a.mib, **a.tunables),
+    "sparse-checkpoint": lambda a: sparse_checkpoint(a.keys, seconds=a.seconds, **a.tunables),
     "difference": lambda a: difference(a.keys),
     "disk-full": lambda a: disk_full(a.seconds, a.callers or 32),
     "backup": lambda a: backup(a.seconds, a.callers or 32),
