@@ -53,9 +53,11 @@ class Positions:
 
     def start(self, position: int) -> None:
         """`position`: how far the log reaches. An empty one cannot be an old copy: that it is the first start the token
-        says, or the past is lost anyway (rule 1.7 c)."""
+        says, or the past is lost anyway (rule 1.7 c). One that was copied in the middle of a recovery can: that
+        recovery may have ended since, and this replica have voted after it."""
+        core = self._core
         self._start = position
-        self._core.unheard = position > 0 and not self._core.lost
+        core.unheard = position > 0 and (not core.lost or core.log.recovering is not None)
         if self._core.unheard:
             self._ask(ALL)
 
@@ -129,6 +131,8 @@ class Positions:
 
     def _is_beyond(self, shown: Position) -> bool:
         core = self._core
+        if core.lost:
+            return core.log.recovering is not None and shown.incarnation > core.log.recovering[0]
         if shown.incarnation != core.incarnation:
             return shown.incarnation > core.incarnation
         return shown.boot > core.boot or shown.position > self._start

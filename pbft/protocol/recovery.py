@@ -33,6 +33,8 @@ class Recovery:
         self._secret = secret
         self._rests_on = 0
         """Log position of Recovering: the RECOVER is not sent before that is durable."""
+        self._void: tuple[int, int] | None = None
+        """A RECOVER in the log that has served its purpose in a life that this one does not know of. Rule 1.7 d."""
         self._next = 0.0
         self._reborn_at = 0
         """Log position of Reborn; 0 while it is not written."""
@@ -46,6 +48,12 @@ class Recovery:
             lost = "this replica had lost its past before it was started last"
         core.lost = lost
         self._rests_on = core.outbox.position
+
+    def start_again(self, lost: str) -> None:
+        """As `start`, in the middle of a life: others know of votes that this replica does not, and if it was
+        recovering, of the end of that recovery."""
+        self._void = self._core.log.recovering
+        self.start(lost)
 
     @property
     def text(self) -> str:
@@ -66,7 +74,7 @@ class Recovery:
     def _is_executed(self) -> bool:
         """Whether the RECOVER that was signed last has executed, and gave this replica its present incarnation."""
         core, signed = self._core, self._core.log.recovering
-        if signed is None:
+        if signed is None or signed == self._void:
             return False
         return (core.members.incarnation(core.me) - 1, core.members.nonce(core.me)) == signed
 
@@ -74,7 +82,7 @@ class Recovery:
         """At the end of each sweep: entered when the RECOVER has executed and a state at or above the recovery point is
         stable, and executed here."""
         core = self._core
-        if not core.lost or self._reborn_at or not self._is_executed:
+        if not core.lost or core.unheard or self._reborn_at or not self._is_executed:
             return
         if core.members.point(core.me) <= core.log.low <= self._delivery.executed:
             self._reborn_at = core.record(Reborn(core.members.incarnation(core.me)))
@@ -99,10 +107,10 @@ class Recovery:
     def on_tick(self) -> None:
         """Sign RECOVER, and repeat it until it has executed."""
         core = self._core
-        if not core.lost or self._reborn_at or self._is_executed or core.now < self._next:
+        if not core.lost or core.unheard or self._reborn_at or self._is_executed or core.now < self._next:
             return
         mine, signed = core.members.incarnation(core.me), core.log.recovering
-        if signed is None or signed[0] < mine:
+        if signed is None or signed[0] < mine or signed == self._void:
             if self._retransmission.lags or self._delivery.executed < core.members.point(core.me):
                 return
             nonce = digest(b"recover", self._secret + core.boot.to_bytes(8, "big") + mine.to_bytes(8, "big"))[:8]

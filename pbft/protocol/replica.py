@@ -208,7 +208,7 @@ class Replica:
         refused = self.positions.on_shown(sender, message)
         if self.core.is_old_copy:
             self.core.is_old_copy = False
-            self.recovery.start(OLD_COPY)
+            self.recovery.start_again(OLD_COPY)
             self.core.accuse(self.core.me, "lost", f"{OLD_COPY}; it recovers before it votes")
         if was_unheard and not self.core.unheard:
             self._take_part()

@@ -5,67 +5,37 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
 
 from pbft.application import Application
 from pbft.batch import Batch, ClientRequest
+from pbft.codec import CodecError
 from pbft.config import Group
 from pbft.execution import ExecutionSnapshot, Executor
 from pbft.execution.results import Executed
+from pbft.execution.snapshots import DamagedState
 from pbft.host import Host, Ports, restore
 from pbft.messages import Message, Refusal, Reply, encode
 from pbft.misbehaviour import Adversary
 from pbft.protocol.effects import ALL, Evidence, InvariantViolated
-from pbft.protocol.records import Record, decode_record
+from pbft.protocol.positions import OLD_COPY
+from pbft.protocol.records import decode_record
 from pbft.protocol.suspicion import Conditions
 from pbft.simulation.keys import SimulatedAuthentication, signature
 from pbft.simulation.network import Carrier
+from pbft.simulation.observer import Observer
 from pbft.simulation.world import World
 from pbft.state import State
 from pbft.state_store import StateStore
-from pbft.storage.checkpoints import CheckpointStore
+from pbft.storage.checkpoints import CheckpointStore, StoredCheckpoint
+from pbft.storage.errors import DamagedCheckpoint, DamagedLog
 from pbft.storage.group_commit import SynchronousLog
 from pbft.storage.simulated_files import SimulatedDirectory
-from pbft.storage.wal import open_log
+from pbft.storage.wal import Wal, open_log
 from pbft.transfer import Fetched, built, prepared
 
 _SEGMENT = 1 << 16
 _TICK = 0.02
 _MASSES = 8
-
-
-class Observer(Protocol):
-    """What oracles may watch of a correct machine."""
-
-    def on_record(self, machine: Machine, position: int, record: Record) -> None:
-        """A record was appended, not yet synced."""
-
-    def on_durable(self, machine: Machine, position: int) -> None:
-        """The log is durable up to here."""
-
-    def on_cut(self, machine: Machine, below: int) -> None:
-        """Records below this position may be removed."""
-
-    def on_crash(self, machine: Machine) -> None:
-        """What was not durable is gone."""
-
-    def on_send(self, machine: Machine, to: int, message: Message) -> None:
-        """A message leaves."""
-
-    def on_executed(self, machine: Machine, batch: Batch, done: Executed) -> None:
-        """A batch was executed."""
-
-    def on_installed(self, machine: Machine, snapshot: ExecutionSnapshot) -> None:
-        """A state that came from others is in the executor's place."""
-
-    def on_evidence(self, machine: Machine, evidence: Evidence) -> None:
-        """The machine accuses somebody."""
-
-    def on_loss(self, machine: Machine) -> None:
-        """The machine's disk is gone."""
-
-    def on_step(self, machine: Machine) -> None:
-        """A sweep is over."""
 
 
 class _LogPort:
@@ -112,8 +82,10 @@ class Machine:
         self.skew = 0.0
         self.pause_until = 0.0
         self.boots = 0
-        self._before_loss = 0
-        """Starts from disks that are gone: a new disk counts its own."""
+        self.starts = 0
+        """That the disk has counted."""
+        self.doubt = ""
+        """What was done to the disk without the machine knowing of it: see `disk_faults`."""
         self.lost = False
         """What the data directory says beside the log: the past is not known."""
         self.up = False
@@ -124,10 +96,15 @@ class Machine:
         self.on_heard: Callable[[int, bytes], None] = lambda sender, body: None
         self.on_up: Callable[[int], None] = lambda me: None
         self.on_down: Callable[[int], None] = lambda me: None
+        self.on_found: Callable[[str], None] = lambda what: None
 
     @property
     def is_correct(self) -> bool:
         """Whether oracles hold it to the rules."""
+        return self._means_well and not self.doubt
+
+    @property
+    def _means_well(self) -> bool:
         return self.adversary is None and not self.twin
 
     # ---- life
@@ -135,21 +112,17 @@ class Machine:
     def start(self) -> None:
         """Boot from what the disk holds."""
         self.boots += 1
+        self.starts += 1
         self.up = True
-        wal, replay = open_log(
-            self.directory,
-            self.group.cluster,
-            self.me,
-            segment_bytes=_SEGMENT,
-            random_bytes=self._random.randbytes,
-        )
-        records = list(replay)
-        store = CheckpointStore(self.directory)
-        stored = store.load()
-        if stored is None:
-            self.executor = Executor(self.group, self._application)
-        else:
-            self.executor = Executor.restore(self.group, self._application, stored.meta, stored.chunks())
+        try:
+            wal, records, store, stored = self._read_disk()
+        except (DamagedLog, DamagedCheckpoint, DamagedState, CodecError) as error:
+            if not self.doubt:
+                raise
+            self.world.note(f"{self.me} finds {type(error).__name__}")
+            self.directory, self.state_on_disk = SimulatedDirectory(), 0
+            self._past_is_lost()
+            wal, records, store, stored = self._read_disk()
         self._log = SynchronousLog(wal, lambda position: None, lambda error: None)
         self._jobs: deque[tuple[int, Batch]] = deque()
         self._snapshots: dict[int, ExecutionSnapshot] = {}
@@ -163,7 +136,7 @@ class Machine:
             lambda body: signature(self.me, body, 160),
             b"secret %d of start %d" % (self.me, self.boots),
             records,
-            self.boots - self._before_loss,
+            self.starts,
             self.executor.start(),
             "its disk was lost" if self.lost else "",
         )
@@ -189,6 +162,31 @@ class Machine:
         self._want_flush()
         self.on_up(self.me)
 
+    def _read_disk(self) -> tuple[Wal, list[tuple[int, bytes]], CheckpointStore, StoredCheckpoint | None]:
+        wal, replay = open_log(
+            self.directory,
+            self.group.cluster,
+            self.me,
+            segment_bytes=_SEGMENT,
+            random_bytes=self._random.randbytes,
+        )
+        records = list(replay)
+        store = CheckpointStore(self.directory)
+        stored = store.load()
+        if stored is None:
+            self.executor = Executor(self.group, self._application)
+        else:
+            self.executor = Executor.restore(self.group, self._application, stored.meta, stored.chunks())
+        return wal, records, store, stored
+
+    def _past_is_lost(self) -> None:
+        """It knows now; from here on it must act accordingly."""
+        self.world.note(f"{self.me}{self.twin} has lost its past")
+        self.on_found(self.doubt)
+        self.lost, self.doubt = True, ""
+        if self.is_correct:
+            self._observer.on_loss(self)
+
     def crash(self) -> None:
         """Power off: unsynced writes, and everything in memory, are lost."""
         self.up = False
@@ -202,12 +200,9 @@ class Machine:
         """Power off, and the disk is gone."""
         self.crash()
         self.world.note(f"{self.me}{self.twin} loses its disk")
-        self.directory = SimulatedDirectory()
-        self.lost = True
-        self._before_loss = self.boots
-        self.state_on_disk = 0
-        if self.is_correct:
-            self._observer.on_loss(self)
+        self.directory, self.starts, self.state_on_disk = SimulatedDirectory(), 0, 0
+        self.doubt = "disk"
+        self._past_is_lost()
 
     def pause(self, seconds: float) -> None:
         """The process stands still; what arrives waits."""
@@ -235,7 +230,7 @@ class Machine:
             if self.up and self.boots == boot:
                 if self.world.now < self.pause_until:
                     self.world.after(self.pause_until - self.world.now, guarded)
-                elif self.is_correct:
+                elif self._means_well:
                     action()
                 else:
                     self._carelessly(action)
@@ -284,6 +279,8 @@ class Machine:
     def _flush(self) -> None:
         self._flush_due = False
         self.host.flush()
+        if self.doubt and self.host.replica.core.lost == OLD_COPY:
+            self._past_is_lost()
         if self._log.pending_bytes and not self._sync_due:
             self._sync_due = True
             self._soon(self._sync, 0.0002 + self.world.disks.random() * self.world.disks.choice((0.001, 0.001, 0.02)))

@@ -60,6 +60,7 @@ RULES: Mapping[str, str] = {
     "SUSPECT": "1.12",
     "killed between views": "1.5",
     "disk lost": "1.7",
+    "rot found": "1.7",
     "RECOVER executed": "1.7 a",
     "vote regained": "1.7",
     "NULL fills up to a recovery point": "1.7 e",

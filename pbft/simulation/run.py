@@ -12,6 +12,7 @@ from pbft.protocol.effects import InvariantViolated
 from pbft.simulation import oracles
 from pbft.simulation.adversaries import ActiveReplica
 from pbft.simulation.bad_client import BadClient
+from pbft.simulation.disk_faults import losses
 from pbft.simulation.keys import client_principal, group_of, signature
 from pbft.simulation.machine import Machine
 from pbft.simulation.network import Network
@@ -82,6 +83,7 @@ class Run:
         self.faulty = s.all_faulty
         missing = len(self.faulty) + (s.loser is not None)
         """Disks that no oracle can count on."""
+        doubtful = () if s.losing == "disk" or s.loser is None else (s.loser,)
         self.rules = Rules(quorums.weak)
         self._agreement = oracles.Agreement()
         self._observer = oracles.All(
@@ -98,7 +100,7 @@ class Run:
                 oracles.DurableReplies(quorums, missing),
                 oracles.Certificates(self.group),
                 oracles.Bounds(),
-                oracles.Accusations(self.faulty),
+                oracles.Accusations((*self.faulty, *doubtful)),
                 Mirrors(),
                 Incarnations(),
                 self.rules,
@@ -180,6 +182,7 @@ class Run:
         for machine in self.machines:
             machine.on_up = self._link_up
             machine.on_down = self._link_down
+            machine.on_found = self._count_loss
             if machine.me and s.skew:
                 machine.skew = world.faults.uniform(-s.skew, s.skew)
             machine.start()
@@ -235,8 +238,9 @@ class Run:
             at(client.restart)
         for _ in range(s.absences):
             self._send_away(random.choice(self.machines), end)
-        for _ in range(s.losses if s.loser is not None else 0):
-            at(self._lose)
+        if s.loser is not None:
+            times = [random.uniform(0.05, end) for _ in range(s.losses)]
+            losses(s.losing, times, self._lose, self.machines[s.loser], random)
         if s.ambushes:
             self._ambush(s.ambushes, START + end)
 
@@ -261,13 +265,22 @@ class Run:
                 machine.crash()
                 self.world.after(self.world.faults.uniform(0.01, 0.5), lambda m=machine: self._start(m))  # type: ignore[misc]
 
-    def _lose(self) -> None:
-        """A disk is gone, and its machine comes back without."""
-        for machine in self.machines:
-            if machine.me == self.scenario.loser and machine.up:
-                self.rules.counts["disk lost"] += 1
-                machine.lose_disk()
-                self.world.after(self.world.faults.uniform(0.01, 0.5), lambda m=machine: self._start(m))  # type: ignore[misc]
+    def _count_loss(self, what: str) -> None:
+        if what != "old copy":  # counted where the protocol finds it
+            self.rules.counts["disk lost" if what == "disk" else "rot found"] += 1
+
+    def _lose(self, time: float, action: Callable[[], None]) -> None:
+        """Something happens to a disk; if its machine is down afterwards, it comes back."""
+        assert self.scenario.loser is not None
+        machine = self.machines[self.scenario.loser]
+
+        def act() -> None:
+            if machine.up:
+                action()
+                if not machine.up:
+                    self.world.after(self.world.faults.uniform(0.01, 0.5), lambda: self._start(machine))
+
+        self.world.after(time, act)
 
     def _ambush(self, left: int, end: float) -> None:
         """Look, at any instants, for replicas that have left a view and not begun the next one, and kill one."""

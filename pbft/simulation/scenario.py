@@ -8,6 +8,7 @@ from random import Random
 
 from pbft.config import Quorums
 from pbft.misbehaviour import MISBEHAVIOURS, split
+from pbft.simulation.disk_faults import WAYS
 from pbft.simulation.network import Weather
 
 FAULTS = (
@@ -63,6 +64,8 @@ class Scenario:
     """Replicas that are down for most of the time that faults last, and crash again after that."""
     losses: int = 0
     """How often one replica, which counts as one of those that may be faulty, loses its disk. Rule 1.7"""
+    losing: str = "disk"
+    """How: see `disk_faults`."""
     adversary: str = ""
     """Misbehaviours of the faulty replica, joined by "+"."""
     faulty: int = 0
@@ -118,6 +121,7 @@ class Scenario:
             retained=4096 if forgetful else 64 << 20,
             absences=int(forgetful and "crash" in faults),
             losses=losses,
+            losing=losing.choice(WAYS) if losses else "disk",
             app=app or random.choice(("counter", "counter", "kv")),
             n=n,
             clients=random.randint(1, 3),
@@ -206,6 +210,7 @@ class Scenario:
             for name in ("forges", "twin", "stops", "bad_client", "relentless")
             if getattr(self, name)
         ]
+        found += [replace(self, losing="disk")] if self.losing != "disk" else []
         found += [replace(self, timeout=500)] if self.timeout != 500 else []
         found += [replace(self, retained=64 << 20)] if self.retained != 64 << 20 else []
         found += [replace(self, weather=Weather())] if self.weather != Weather() else []

@@ -237,6 +237,15 @@ class SimulatedDirectory:
         self._names = dict(self._durable_names)
         self._name_changes = []
 
+    def copy(self) -> SimulatedDirectory:
+        """What is durable, as a directory of its own with the same faults to come."""
+        other = SimulatedDirectory(self.faults)
+        for name, inode in self._durable_names.items():
+            copied = other._names[name] = _Inode()
+            copied.durable, copied.data = bytearray(inode.durable), bytearray(inode.durable)
+        other._durable_names = dict(other._names)
+        return other
+
     def flip(self, name: str, offset: int, mask: int) -> None:
         """Bit rot: change one byte of what is on the disk."""
         inode = self._inode(name)

@@ -245,3 +245,18 @@ def test_an_application_that_is_not_deterministic_is_named() -> None:
     one.open()
     one.order(4)
     assert not any(m.replica.status().disagreement for m in one.members)
+
+
+@pytest.mark.scenario("C10")
+def test_f_wrong_digests_neither_hold_a_checkpoint_up_nor_lead_a_late_replica_astray() -> None:
+    """n = 7: two sign another one each time, first of all; the five others' becomes stable."""
+    c = Cluster(7)
+    late = c.members[4]
+    for number in (4, 8):
+        for liar in (5, 6):
+            late.give(liar, signed(c, liar, number, b"w" * 32))
+        for honest in (0, 1, 2, 3):
+            late.give(honest, signed(c, honest, number, b"d" * 32))
+        assert low(late) == number - 4, "six have spoken, and no five agree"
+        late.give(0, Stable(tuple(signed(c, i, number, b"d" * 32) for i in (0, 1, 2, 3, 4))))
+        assert low(late) == number and late.replica.status().stable_digest == (b"d" * 32).hex()

@@ -9,7 +9,7 @@ from cluster import Cluster, Member, sealed
 from signed_views import group
 from test_recovery import recovered, votes_of
 
-from pbft.messages import Hello, Message, Position, Shown
+from pbft.messages import Hello, Message, Position, Request, Shown
 from pbft.protocol.positions import OLD_COPY
 from pbft.protocol.records import PeerPosition, decode_record
 
@@ -72,6 +72,37 @@ def test_an_old_copy_is_found_and_recovers() -> None:
     assert not said
     recovered(c, m)
     assert m.replica.core.incarnation == 1 and m.executed[-1] == c.primary.executed[-1]
+    c.members[2].down = True
+    c.order(1)
+
+
+@pytest.mark.parametrize("has_voted", [True, False])
+def test_a_copy_from_the_middle_of_a_recovery_does_not_end_it_a_second_time(has_voted: bool) -> None:
+    """After the first end it voted in the incarnation that the copy waits for: it must have another one. Where it never
+    came to that, the copy goes on with the RECOVER that it has signed."""
+    c = group()
+    c.order(10)
+    m = c.members[3]
+    m.lose()
+    c.dropped = lambda sender, to, message: isinstance(message, Request) and sender == 3
+    c.wait(3)
+    assert m.replica.core.log.recovering is not None
+    c.dropped = lambda sender, to, message: False
+    old = copied(m)
+    if has_voted:
+        recovered(c, m)
+        c.order(3)
+        c.wait(1.2)
+        assert kept(c.members[0], 3).incarnation == 1
+    m.crash()
+    m.lost = "its disk is gone"
+    put_back(m, old)
+    said = votes_of(c, 3)
+    assert m.replica.core.unheard and m.replica.core.lost
+    c.settle()
+    assert not said and (m.replica.core.lost == OLD_COPY) is has_voted
+    recovered(c, m)
+    assert m.replica.core.incarnation == 1 + has_voted
     c.members[2].down = True
     c.order(1)
 
