@@ -11,10 +11,11 @@ from execution_probe import ALICE, BOB, Bench, Probe, feed, group, opening, outc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbft.batch import NULL_BATCH, Answer, Kind, Outcome, decode_result
+from pbft.batch import NULL_BATCH, Answer, Kind, Outcome, decode_result, encode_batch
 from pbft.config import Group
 from pbft.execution import Executor, SnapshotError
 from pbft.execution.results import Done, Opened
+from pbft.transfer import copies
 
 
 @pytest.mark.scenario("E03")
@@ -310,3 +311,22 @@ def test_exactly_once_against_a_naive_table(history: list[list[tuple[int, int]]]
             b.run(*requests)
     assert b.executor.query([b"log"], ALICE) == b.executor.query([b"log"], BOB)
     assert decode_result(b.executor.query([b"log"], ALICE))[1] == ((0, expected or b"absent"),)
+
+
+@pytest.mark.scenario("C11")
+def test_what_clients_were_answered_travels_with_the_state() -> None:
+    """Whoever got the state from others knows what was executed for whom, and with what result."""
+    b = Bench()
+    s = b.open()
+    done = b.run(request(s, 1, b"log x"), request(s, 2, b"context"))
+    b.run()
+    b.run()
+    snapshot = b.executor.snapshot()
+    executor = Executor.installed(b.group, Probe, copies(snapshot), snapshot.number, snapshot.history, snapshot.digest)
+    for number, answer in enumerate(done, 1):
+        known = executor.answer(request(s, number))
+        assert known is not None and decode_result(known.result) == answer
+    again = encode_batch(b.time + 1, b"s" * 16, (request(s, 1, b"log x"),))
+    [result] = executor.execute(snapshot.number + 1, again).results
+    assert decode_result(result.result) == done[0]
+    assert executor._app_state[b"log"] == b"x"

@@ -1,6 +1,7 @@
 """Campaigns on real processes, sockets and disks: small ones run in the test suite, big ones from the command line.
 
 python tests/processes/campaign.py kill-all --rounds 20
+python tests/processes/campaign.py kill-one --rounds 300
 python tests/processes/campaign.py backup-gone --seconds 10 --callers 64
 python tests/processes/campaign.py adversary --name flooding --seconds 60
 python tests/processes/campaign.py strangers --idle 2000 --seconds 10
@@ -41,7 +42,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from campaigns.backups import backup
 from campaigns.common import Load, Row, cluster, free_ports, settle, start, total
-from campaigns.crashes import backup_gone, kill_all
+from campaigns.crashes import backup_gone, kill_all, kill_one
 from campaigns.disks import crash_anywhere
 from campaigns.distance import Refused, wide_area, wide_area_netem
 from campaigns.full import disk_full
@@ -57,7 +58,7 @@ from campaigns.unfair import eviction_rates, fairness
 __all__ = [
     "Load", "Row", "adversary", "all_in_view_change", "backup", "backup_gone", "bit_flips", "cluster",
     "crash_anywhere", "difference", "disk_full", "eviction_rates", "fairness", "free_ports", "honest", "idle",
-    "kill_all", "kill_primary", "large_state", "lost_disks", "lost_state", "no_quorum", "settle",
+    "kill_all", "kill_one", "kill_primary", "large_state", "lost_disks", "lost_state", "no_quorum", "settle",
     "sparse_checkpoint", "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
 ]  # fmt: skip
 
@@ -71,6 +72,7 @@ def _wide_area(a: argparse.Namespace) -> Row:
 
 CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "kill-all": lambda a: kill_all(a.rounds or 20, seed=a.seed),
+    "kill-one": lambda a: kill_one(a.rounds or 20, seed=a.seed),
     "backup-gone": lambda a: backup_gone(a.seconds, a.callers or 64, a.how or "kill"),
     "adversary": lambda a: adversary(a.name or "lying-replies", a.seconds, liar=a.liar),
     "strangers": lambda a: strangers(a.idle, a.seconds),

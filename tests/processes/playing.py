@@ -44,10 +44,12 @@ class Play:
         return len(list(Path(f"/proc/{self.children.pid(replica)}/fd").iterdir()))
 
 
-def play(act: Act, replicas: int = 4, missing: tuple[int, ...] = (), **tunables: int) -> list[Row]:
+def play(
+    act: Act, replicas: int = 4, missing: tuple[int, ...] = (), app: str = "counter", **tunables: int
+) -> list[Row]:
     """Disturb a cluster under load; afterwards everything acknowledged is there exactly once, and all replicas but the
     `missing` are in one view and have executed the same."""
-    with cluster(replicas, "counter", **({"view_timeout": 500} | tunables)) as config:
+    with cluster(replicas, app, **({"view_timeout": 500} | tunables)) as config:
         links = Links(config, free_ports(replicas * (replicas - 1) + 2 * replicas) + 2 * replicas)
 
         async def run() -> list[Row]:

@@ -12,6 +12,7 @@ import trio
 from campaigns.common import Load, Row, cluster, look, progress, settle, start, total
 from campaigns.filled import fill
 from campaigns.losses import recovered
+from pbft.apps.counter import get
 from pbft.cli.children import Children
 from pbft.client import Client
 from pbft.config_file import ClusterConfig
@@ -51,9 +52,27 @@ class Watch:
         self.lives.append(0)
 
 
-def lost_state(mib: int, kills: int = 0, liar: str = "", callers: int = 16, seed: int = 1, **tunables: int) -> Row:
+async def read(config: ClusterConfig, load: Load) -> None:
+    """Again and again, until cancelled: never less than was acknowledged before."""
+    async with Client.connect(config, name="bob") as client:
+        while True:
+            acknowledged = load.acknowledged
+            assert int(await client.query(get(), timeout=60.0)) >= acknowledged
+            await trio.sleep(0.05)
+
+
+def lost_state(
+    mib: int,
+    kills: int = 0,
+    liar: str = "",
+    callers: int = 16,
+    seed: int = 1,
+    seconds: float = 5.0,
+    **tunables: int,
+) -> Row:
     """A replica loses its disk with a large state, under load, and comes back; it is killed so often meanwhile. `liar`:
-    how one of those who have the state misbehaves. Nothing is lost, and the others serve meanwhile."""
+    how one of those who have the state misbehaves. Nothing is lost, the others serve meanwhile, and who reads gets
+    nothing older than what was acknowledged before. `seconds`: how long it is measured what is served before."""
     rng = random.Random(seed)
     victim, liars = 3, ({1: liar} if liar else {})
     size = 1000
@@ -64,14 +83,15 @@ def lost_state(mib: int, kills: int = 0, liar: str = "", callers: int = 16, seed
         await filled(config, keys)
         async with trio.open_nursery() as nursery, load.running(config, callers, timeout=60.0):
             await progress(load, 500, 60)
-            await trio.sleep(2)
+            await trio.sleep(seconds / 2)
             first, begun = load.acknowledged, trio.current_time()
-            await trio.sleep(5)
+            await trio.sleep(seconds)
             before = (load.acknowledged - first) / (trio.current_time() - begun)
             children.kill(victim)
             shutil.rmtree(config.data_directory(victim))
             children.start(victim)
             nursery.start_soon(watch.run, config, victim)
+            nursery.start_soon(read, config, load)
             first, begun = load.acknowledged, trio.current_time()
             for _ in range(kills):
                 await trio.sleep(rng.uniform(0.5, 2.5))
