@@ -53,15 +53,17 @@ class Ordering:
         number. Until the view ends."""
 
     def start(self) -> None:
-        """After a restart everything in the log is durable: its votes count again, and none is made twice; what was
-        pre-prepared and is not committed is awaited again (rule 1.11)."""
-        log = self._core.log
+        """This replica takes part from now on: the votes in its log count again, and none is made twice; what was
+        pre-prepared and is not committed is awaited again (rule 1.11). Others have voted meanwhile, so that its own
+        votes may complete a certificate here: what is written in consequence counts once it is durable, as ever."""
+        log, durable = self._core.log, self._core.outbox.durable
         for slot in log.open_slots():
             if slot.batch is not None and slot.number > self._delivery.committed_through:
                 self._requests.ordered(slot.number, slot.batch.requests)
-            if slot.digest is not None and log.is_active:
+            if slot.digest is not None and log.is_active and slot.accepted_at <= durable:
+                had_prepared = 0 < slot.prepared_at <= durable
                 self._count_own(slot, is_commit=False)
-                if slot.prepared_at:
+                if had_prepared:
                     self._count_own(slot, is_commit=True)
         self.proposer.start()
         self._open_chosen = sorted(n for n in log.chosen if n > log.low)

@@ -22,6 +22,7 @@ python tests/processes/campaign.py disk-full --seconds 10
 python tests/processes/campaign.py lost-state --mib 300 [--name lying-status | --rounds 20]
 python tests/processes/campaign.py large-state --mib 1024 --set state_memory=150
 python tests/processes/campaign.py sparse-checkpoint --keys 10000000 --set state_memory=150
+python tests/processes/campaign.py endurance --minutes 30 [--plot FILE.png]
 python tests/processes/campaign.py difference --keys 100000
 
 Each prints one JSON object; one that ends badly says why and exits with 1. `--set NAME=VALUE` changes a number of
@@ -45,6 +46,7 @@ from campaigns.common import Load, Row, cluster, free_ports, settle, start, tota
 from campaigns.crashes import backup_gone, kill_all, kill_one
 from campaigns.disks import crash_anywhere
 from campaigns.distance import Refused, wide_area, wide_area_netem
+from campaigns.endurance import endurance
 from campaigns.full import disk_full
 from campaigns.honest import honest, idle, no_quorum
 from campaigns.large import large_state, sparse_checkpoint
@@ -57,9 +59,9 @@ from campaigns.unfair import eviction_rates, fairness
 
 __all__ = [
     "Load", "Row", "adversary", "all_in_view_change", "backup", "backup_gone", "bit_flips", "cluster",
-    "crash_anywhere", "difference", "disk_full", "eviction_rates", "fairness", "free_ports", "honest", "idle",
-    "kill_all", "kill_one", "kill_primary", "large_state", "lost_disks", "lost_state", "no_quorum", "settle",
-    "sparse_checkpoint", "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
+    "crash_anywhere", "difference", "disk_full", "endurance", "eviction_rates", "fairness", "free_ports", "honest",
+    "idle", "kill_all", "kill_one", "kill_primary", "large_state", "lost_disks", "lost_state", "no_quorum",
+    "settle", "sparse_checkpoint", "start", "strangers", "total", "two_primaries", "wide_area", "wide_area_netem",
 ]  # fmt: skip
 
 
@@ -90,6 +92,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "lost-state": lambda a: lost_state(a.mib, a.rounds, a.name, a.callers or 16, a.seed, **a.tunables),
     "large-state": lambda a: large_state(a.mib, **a.tunables),
     "sparse-checkpoint": lambda a: sparse_checkpoint(a.keys, seconds=a.seconds, **a.tunables),
+    "endurance": lambda a: endurance(a.seconds, a.callers or 64, a.seed, a.plot, **a.tunables),
     "difference": lambda a: difference(a.keys),
     "disk-full": lambda a: disk_full(a.seconds, a.callers or 32),
     "backup": lambda a: backup(a.seconds, a.callers or 32),
@@ -107,6 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--how", choices=("stop", "kill", "cut", "plain", "netem"))
     parser.add_argument("--name", default="", help="a misbehaviour; see `pbft simulate --help`")
     parser.add_argument("--mib", type=int, default=300, help="size of the state")
+    parser.add_argument("--plot", default="", help="PNG of disk and memory over time")
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--liar", type=int, default=3, help="the replica that misbehaves")
     parser.add_argument("--idle", type=int, default=2000, help="connections that say nothing")

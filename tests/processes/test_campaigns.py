@@ -51,6 +51,13 @@ def test_who_has_no_room_does_not_vote_and_comes_back_when_there_is_some() -> No
     assert found["acknowledged"] > 0 and found["incarnations"] == [0] * 4
 
 
+def test_what_is_held_stops_growing_under_load_and_kills() -> None:
+    """With little kept: in the last third no more than in the one before."""
+    little = {"checkpoint_interval": 16, "log_window": 32, "durable_checkpoint_bytes": 1 << 16, "view_timeout": 2000}
+    found = campaign.endurance(9.0, callers=16, every=2.0, retained_log_bytes=1 << 16, **little)
+    assert found["kills"] > 2 and found["acknowledged"] <= found["counter"]
+
+
 def test_nothing_happens_while_nothing_is_asked() -> None:
     """No view change, and nothing is ordered."""
     found = campaign.idle(3.0)

@@ -9,7 +9,7 @@ from cluster import Cluster, Member, sealed
 from signed_views import group
 from test_recovery import recovered, votes_of
 
-from pbft.messages import Hello, Message, Position, Request, Shown
+from pbft.messages import Commit, Hello, Message, Position, Prepare, Request, Shown, Status
 from pbft.protocol.positions import OLD_COPY
 from pbft.protocol.records import PeerPosition, decode_record
 
@@ -214,3 +214,31 @@ def test_what_is_kept_of_others_is_written_again_above_a_cut() -> None:
     assert m.log.cut_below > 1
     found = [decode_record(r) for r in m.log.records[m.log.cut_below - 1 :]]
     assert {r.position[0].sender for r in found if isinstance(r, PeerPosition)} == {1, 2, 3}
+
+
+@pytest.mark.scenario("B02")
+def test_votes_that_came_while_it_was_unheard_do_not_make_its_own_durable() -> None:
+    """What prepares the moment it may vote again is written first, and counts as its COMMIT after that (rule 1.5)."""
+    c = group()
+    c.order(1)
+    m = c.members[3]
+    c.dropped = lambda sender, to, message: to == 3 and isinstance(message, (Prepare, Commit, Status))
+    before = len(m.executed)
+    c.order(1)
+    slot = m.replica.core.log.slots[max(m.replica.core.log.slots)]
+    assert slot.digest is not None and not slot.prepared_at and len(m.executed) == before
+    m.crash()
+    m.down = False
+    m.auto_sync = False
+    m.boot()
+    number, digest = slot.number, slot.digest
+    for peer in (1, 2):
+        m.give(peer, Prepare(0, number, digest))
+    for peer in (0, 1):
+        m.give(peer, Commit(0, number, digest))
+    for peer in (1, 2):
+        m.give(peer, Shown(1, ()))
+    assert not m.replica.core.unheard
+    assert m.replica.core.log.slots[number].prepared_at and not m.replica.core.log.slots[number].committed
+    m.sync()
+    assert m.replica.core.log.slots[number].committed
