@@ -26,7 +26,10 @@ from pbft.cli.status import ask, ask_all, number
 from pbft.client import Client, ClientError, OperationFailed
 from pbft.config import ConfigError
 from pbft.config_file import ClusterConfig
-from pbft.storage.checkpoints import StoredCheckpoint, newest_checkpoint
+from pbft.execution import ExecutionSnapshot, SnapshotError
+from pbft.execution.snapshots import read_state
+from pbft.storage.checkpoints import StoredCheckpoint, newest_checkpoint, write_checkpoint
+from pbft.storage.errors import DamagedCheckpoint
 from pbft.storage.files import RealDirectory
 
 _PAUSE = 0.1
@@ -211,15 +214,30 @@ def take(config: ClusterConfig, replica: int, path: Path) -> Backup:
                     f"{config.group.tunables.checkpoint_interval} batches; run this without --as-is while it runs"
                 )
             with contextlib.suppress(FileNotFoundError):
-                _copy(folder / stored.file, part)
+                if stored.base is None:
+                    _copy(folder / stored.file, part)
+                else:
+                    _write_whole(stored, part)
                 found = read_backup(part, config.group)
                 _publish(part, path)
                 return found
         raise BackupError(f"{folder} changes faster than it can be copied; try again")
     except BackupError as error:
         raise BackupError(str(error).replace(str(part), str(folder))) from None
+    except (DamagedCheckpoint, SnapshotError) as error:
+        raise BackupError(f"{folder}: {error}") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _write_whole(stored: StoredCheckpoint, target: Path) -> None:
+    """A state that lies in several files, in one."""
+    found = read_state(stored.meta, stored.chunks())
+    app, sessions, system = found.spaces
+    spaces = (app.checkpoint(), sessions.checkpoint(), system.checkpoint())
+    whole = ExecutionSnapshot(found.cluster, found.epoch, found.number, found.history, spaces)
+    directory = RealDirectory(target.parent, create=False)
+    write_checkpoint(directory, target.name, found.number, stored.meta, whole.chunks())
 
 
 def _copy(source: Path, target: Path) -> None:

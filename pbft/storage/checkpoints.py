@@ -209,11 +209,17 @@ class CheckpointStore:
 
 
 def newest_checkpoint(directory: Directory) -> StoredCheckpoint | None:
-    """The newest checkpoint in a directory, None without one. Changes nothing; raises as `CheckpointStore.load`."""
-    numbers = _numbers(directory)
-    if not numbers:
-        return None
-    return _with_bases(directory, open_checkpoint(directory, checkpoint_name(numbers[-1]), numbers[-1]))
+    """The newest checkpoint in a directory, None without one. Changes nothing; raises as `CheckpointStore.load`.
+
+    A replica may work there: what goes because a newer one is there is no damage.
+    """
+    while numbers := _numbers(directory):
+        try:
+            return _with_bases(directory, open_checkpoint(directory, checkpoint_name(numbers[-1]), numbers[-1]))
+        except (DamagedCheckpoint, FileNotFoundError):
+            if _numbers(directory)[-1:] == numbers[-1:]:
+                raise
+    return None
 
 
 def _with_bases(directory: Directory, newest: StoredCheckpoint) -> StoredCheckpoint:

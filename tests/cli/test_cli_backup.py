@@ -23,7 +23,8 @@ from pbft.exported_log import Certified, Export, ExportError, ExportWriter, read
 from pbft.messages import Checkpoint, Stable, encode
 from pbft.protocol.records import Accepted, Executing, StableCertificate
 from pbft.startup import start_replica
-from pbft.storage.checkpoints import write_checkpoint
+from pbft.state_store import StateStore
+from pbft.storage.checkpoints import CheckpointStore, write_checkpoint
 from pbft.storage.errors import NewerFormat
 from pbft.storage.files import RealDirectory
 
@@ -101,6 +102,27 @@ def test_what_no_quorum_has_signed_is_no_backup(
 ) -> None:
     """q different replicas, this number and this digest."""
     assert sentence in refused("backup", "verify", backed_up(cluster, tmp_path / "b", senders, **other))
+
+
+def test_a_state_that_lies_in_several_files_is_backed_up_in_one(
+    cluster: ClusterConfig, refused: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A replica writes what changed since its last durable checkpoint: such a file alone is no backup."""
+    first, second = ran(cluster, K).snapshot(), ran(cluster, 2 * K).snapshot()
+    folder = cluster.data_directory(2)
+    store = StateStore(CheckpointStore(RealDirectory(folder)), None)
+    for snapshot in (first, second):
+        certificate = sealed(cluster, (0, 1, 3), snapshot.number, snapshot.digest)
+        store.write(snapshot, encode(Stable(certificate)))
+    assert len(list(folder.iterdir())) == 2
+    assert main(["backup", str(cluster.path), str(tmp_path / "b"), "--as-is", "--replica", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["number"], found["digest"]) == (2 * K, second.digest.hex())
+    assert main(["backup", "verify", str(tmp_path / "b"), "--cluster", str(cluster.path)]) == 0
+    assert "state 256" in capsys.readouterr().out
+    change = tmp_path / "change"
+    change.write_bytes(max(folder.iterdir()).read_bytes())
+    assert "only what changed after state 128" in refused("backup", "verify", change)
 
 
 def test_damage_anywhere_is_one_sentence_and_never_a_state(cluster: ClusterConfig, backup: Path) -> None:
