@@ -24,6 +24,9 @@ from pbft.protocol.replica import Replica, fold
 from pbft.protocol.suspicion import NO_CONDITIONS, Conditions
 from pbft.transfer import Aimed, Fetched, Prepared, StateTransfer, Took
 
+_BUSY = 1.0
+"""Seconds after the last batch in which requests count as being ordered."""
+
 
 class LogPort(Protocol):
     """Where records go; `pbft.storage.RecordLog` is one."""
@@ -76,6 +79,8 @@ class Host:
         self.transfer = StateTransfer(
             replica.core.group, replica.core.me, self._send, self._kept, ports.prepare, ports.keep
         )
+        self._executed = replica.delivery.executed
+        self._busy_until = 0.0
         self.bytes_logged = 0
         """Bytes of records appended since this host was made."""
 
@@ -108,7 +113,10 @@ class Host:
     def tick(self, conditions: Conditions = NO_CONDITIONS) -> None:
         """Time has passed; call at least every 50 milliseconds."""
         self.replica.on_tick(conditions)
-        self.transfer.on_tick(self.replica.core.now, self.replica.state_wanted)
+        now, executed = self.replica.core.now, self.replica.delivery.executed
+        if executed != self._executed:
+            self._executed, self._busy_until = executed, now + _BUSY
+        self.transfer.on_tick(now, self.replica.state_wanted, now < self._busy_until)
 
     def prepared(self, start: Prepared) -> None:
         """The states to start a transfer from; they are its own from now on."""

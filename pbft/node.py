@@ -363,6 +363,7 @@ class Node:
             "recovering": bool(core.halted) or core.behind,
             "repairs": [*self._repairs, *self._scrubber.found],
             "scrubbed": self._scrubber.rounds,
+            "fetched_bytes": self.host.transfer.fetched,
             "uptime_s": round(time.monotonic() - self._birth, 1),
             "volatile": self._volatile,
             "adversary": self._misbehaviour.name if self._misbehaviour else None,

@@ -29,7 +29,7 @@ AT_ONCE = 16
 """Pieces asked for in one message; a source has up to two such messages to answer."""
 
 RATE = 32 << 20
-"""Bytes a second that a source gives to one peer, at most, so that ordering goes on beside it."""
+"""Bytes a second that a source gives to one peer, at most, while nothing is ordered; else `transfer_rate` holds."""
 
 _BURST = 1 << 20
 _RETRY = 0.5
@@ -114,10 +114,17 @@ class Progress(NamedTuple):
 class Source:
     """Serves states that the executor keeps, and keeps the one that a peer fetches a while longer."""
 
-    def __init__(self, send: Callable[[int, Message], None], kept: Callable[[int], ExecutionSnapshot | None]) -> None:
-        """`kept`: the state after this number, if the executor has it still."""
+    def __init__(
+        self,
+        send: Callable[[int, Message], None],
+        kept: Callable[[int], ExecutionSnapshot | None],
+        busy_rate: float = RATE,
+    ) -> None:
+        """`kept`: the state after this number, if the executor has it still. `busy_rate`: bytes a second for one peer
+        while requests are ordered, so that ordering goes on beside it."""
         self._send = send
         self._kept = kept
+        self._busy_rate = min(busy_rate, RATE)
         self._pins: dict[int, tuple[ExecutionSnapshot, float]] = {}
         """Peer -> (the state that it fetches, when it last asked): one each, so that they bound it."""
         self._waiting: dict[int, deque[Want]] = {}
@@ -146,15 +153,16 @@ class Source:
         self._waiting.pop(peer, None)
         return self._kept(number)
 
-    def on_tick(self, now: float) -> None:
-        """Time has passed: there is room to serve again."""
+    def on_tick(self, now: float, is_busy: bool = False) -> None:
+        """Time has passed: there is room to serve again. `is_busy`: requests are ordered at present."""
         passed, self._now = now - self._now, now
+        rate = self._busy_rate if is_busy else RATE
         for peer in [p for p, (_, asked) in self._pins.items() if now - asked > _PINNED]:
             del self._pins[peer]
             self._waiting.pop(peer, None)
             self._room.pop(peer, None)
         for peer in self._pins:
-            self._room[peer] = min(_BURST, self._room.get(peer, _BURST) + passed * RATE)
+            self._room[peer] = min(_BURST, self._room.get(peer, _BURST) + passed * rate)
             self._serve(peer)
 
     def _serve(self, peer: int) -> None:
@@ -188,9 +196,11 @@ class StateTransfer:
         self._send = send
         self._prepare = prepare
         self._keep = keep
-        self.source = Source(send, kept)
+        self.source = Source(send, kept, group.tunables.transfer_rate << 20)
         self._now = 0.0
         self._forget()
+        self.fetched = 0
+        """Bytes of pieces that have come in this life, of all states."""
         self.lies: dict[int, int] = {}
         """Replica -> pieces and roots from it that do not hash to what they should."""
 
@@ -231,10 +241,11 @@ class StateTransfer:
         else:
             self._on_piece(sender, Want(*message.want), message.data)
 
-    def on_tick(self, now: float, target: tuple[int, bytes] | None) -> None:
-        """Time has passed; `target`: (number, digest) of the newest vouched state, if this replica needs one."""
+    def on_tick(self, now: float, target: tuple[int, bytes] | None, is_busy: bool = False) -> None:
+        """Time has passed; `target`: (number, digest) of the newest vouched state, if this replica needs one.
+        `is_busy`: requests are ordered at present."""
         self._now = now
-        self.source.on_tick(now)
+        self.source.on_tick(now, is_busy)
         if self._is_installing:
             return
         if target is None:
@@ -330,6 +341,7 @@ class StateTransfer:
             return
         del self._asked[want]
         self._fetched += len(data)
+        self.fetched += len(data)
         taken = self._patch.take(want, data)
         if taken is Taken.LIE:
             self._ban(sender)
