@@ -257,9 +257,7 @@ class Inbound:
         if reason := replica.views.refuse_new_view(message):
             return replica.core.refuse(sender, reason)
         named = message.view_changes
-        is_set = len({m.sender for m in named}) == len(named) <= replica.core.quorums.n and all(
-            m.view == message.view for m in named
-        )
+        is_set = self._is_set(message)
         unknown = [m for m in named if not replica.views.holds(m)] if is_set else []
         if not self._may_look(sender, 1 + len(unknown)):
             return replica.core.refuse(sender, Refused.TOO_OFTEN)
@@ -267,6 +265,12 @@ class Inbound:
             return replica.core.refuse(sender, Refused.BAD_SEAL)
         sound = is_set and all(map(self._is_authentic, unknown))
         return replica.on_new_view(sender, message, sound)
+
+    def _is_set(self, message: NewView) -> bool:
+        """Whether what it names can be a set of VIEW-CHANGEs for its view: else no seal of them is worth a look."""
+        senders = {m.sender for m in message.view_changes}
+        is_of_view = all(m.view == message.view for m in message.view_changes)
+        return is_of_view and len(senders) == len(message.view_changes) <= self._replica.core.quorums.n
 
     def _is_authentic(self, message: Sealed) -> bool:
         known = message.sender < self._replica.core.quorums.n

@@ -149,7 +149,8 @@ ADMISSION = (
         "q is 2f+1 where n = 6",
         _two_f_plus_one,
         rule="1 notation",
-        fixed={**HONEST, "n": 6, "partitions": 3, "weather": ROUGH},
+        fixed={**HONEST, "n": 6, "partitions": 3, "weather": ROUGH, "false_alarms": 25},
+        within=40,
     ),
     Mutant("again-is-two", "a vote that comes again is taken for a second one", _again_is_equivocation, rule="1.10"),
     Mutant(

@@ -226,7 +226,7 @@ def _sends_dropped() -> list[Patch]:
 
 
 NORMAL_CASE = (
-    Mutant("quorum-too-small", "q is one too small everywhere", _smaller_quorum, rule="1 notation"),
+    Mutant("quorum-too-small", "q is one too small everywhere", _smaller_quorum, rule="1 notation", within=40),
     Mutant("own-vote-twice", "the own vote counts twice", _own_vote_twice, rule="1.10"),
     Mutant("own-vote-undurable", "the own vote counts before it is on disk", _own_vote_before_durable, rule="1.5"),
     Mutant("said-undurable", "messages leave before what they rest on is on disk", _said_before_durable, rule="1.5"),
@@ -297,6 +297,7 @@ NORMAL_CASE = (
         _unverified_requests,
         rule="1.17",
         fixed={"bad_client": True},
+        within=80,
     ),
     Mutant("no-status", "nothing is retransmitted between replicas", _no_status, rule="2.7"),
     Mutant("waiting-dropped", "messages that waited for the disk are lost", _sends_dropped, rule="1.5", fixed=QUIET),

@@ -147,7 +147,7 @@ LEFT_OUT: Mapping[str, Any] = {
 TRANSFER = (
     Mutant(
         "base-unwanted", "the state that a view begins from is not fetched unless q have signed it", _base_unwanted,
-        rule="2.9", fixed=LONE, within=40,
+        rule="2.9", fixed=LONE, within=150,
     ),
     Mutant(
         "fetched-unsigned", "who fetched the state that a view begins from does not sign it", _fetched_unsigned,
@@ -159,7 +159,7 @@ TRANSFER = (
     ),
     Mutant(
         "roots-believed", "roots of a state are not compared with the digest that q signed", _roots_believed,
-        rule="2.9", fixed=LIED_TO, within=40,
+        rule="2.9", fixed=LIED_TO, within=80,
     ),
     Mutant(
         "entries-believed", "entries of a subtree are not compared with the digest that its parent names",

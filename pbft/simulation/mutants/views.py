@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from pbft.protocol import decision, log, view_change
 from pbft.protocol.core import Refused
 from pbft.protocol.decision import Decision
 from pbft.protocol.effects import Outbox, Send
+from pbft.protocol.inbound import Inbound
 from pbft.protocol.log import Log
 from pbft.protocol.ordering import Ordering
 from pbft.protocol.records import Accepted, Entered, Left, Record
@@ -32,10 +33,6 @@ def _decides(broken: Decide) -> list[Patch]:
 
 
 # ---- what a VIEW-CHANGE names (2.6)
-
-
-def _q_unbounded() -> list[Patch]:
-    return [(Log, "is_crowded", lambda self, number: False)]
 
 
 # ---- the decision (2.6)
@@ -178,7 +175,7 @@ def _unjudged_new_view() -> list[Patch]:
     def broken(quorums: Quorums, window: int, message: NewView) -> Decision | None:
         return decision.decide(quorums, window, message.view_changes)
 
-    return [(view_change, "judge_new_view", broken)]
+    return [(view_change, "judge_new_view", broken), (Inbound, "_is_set", lambda self, message: True)]
 
 
 def _new_view_votes() -> list[Patch]:
@@ -216,20 +213,7 @@ def _views_not_resent() -> list[Patch]:
 _FEW = {"n": 4, "accomplice": "", "false_alarms": 25, "operations": 20}
 _LOSING = {"n": 4, "faulty": 0, "accomplice": "", "false_alarms": 25, "weather": ROUGH}
 
-_CROWDED: Mapping[str, Any] = {
-    **HONEST, "adversary": "crowding", "n": 4, "interval": 16, "window": 32, "operations": 80, "timeout": 60,
-    "false_alarms": 200, "stops": False,
-}  # fmt: skip
-
 VIEW_CHANGE = (
-    Mutant(
-        "q-unbounded",
-        "a number takes as many proposals as there are views",
-        _q_unbounded,
-        rule="2.6",
-        fixed=_CROWDED,
-        within=60,
-    ),
     Mutant(
         "highest-p-wins",
         "a new view takes the P entry of the highest view, without A1 and A2",
@@ -309,7 +293,16 @@ VIEW_CHANGE = (
         _proposal_stops_timer,
         "",
         "1.11",
-        {**HONEST, "n": 7, "faulty": 0, "adversary": "equivocating-primary", "false_alarms": 0, "timeout": 500},
+        {
+            **HONEST,
+            "n": 4,
+            "faulty": 0,
+            "adversary": "leaving-gaps",
+            "false_alarms": 0,
+            "timeout": 500,
+            "losses": 0,
+            "stops": False,
+        },
     ),
     Mutant(
         "views-not-resent",
