@@ -142,6 +142,14 @@ class Tunables:
     state_memory: int = _tunable(
         0, 0, 1 << 20, "MiB", "memory for the content of the state, the rest lies on disk; 0: all of it", shared=False
     )
+    double_execution: int = _tunable(
+        0,
+        0,
+        1,
+        "yes or no",
+        "each batch is executed twice, and compared: finds what is not deterministic",
+        shared=False,
+    )
     full_reply_max: int = _tunable(
         128, 0, 1 << 20, "bytes", "results up to this size are sent in full by everybody", shared=False
     )

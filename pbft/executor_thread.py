@@ -13,6 +13,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from pbft.batch import Batch, ClientRequest
+from pbft.double_execution import Shadow
 from pbft.execution import ExecutionSnapshot, Executor
 from pbft.execution.results import Executed, Result
 
@@ -50,6 +51,8 @@ class ExecutorThread:
         self._snapshots: dict[int, ExecutionSnapshot] = {}
         if executor.last_executed and executor.last_executed % checkpoint_interval == 0:
             self._keep_snapshot(executor.last_executed)  # a stored one: others may need it
+        self.shadow: Shadow | None = None
+        """Executes everything once more, if it is there; set before the first batch."""
         self.failure: BaseException | None = None
         """What ended the thread: a fault of this code, never of an application."""
         sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))
@@ -126,6 +129,8 @@ class ExecutorThread:
         """Go on with another executor, which stands at a multiple of K; this one has nothing to do."""
         assert not self._outstanding
         self._executor = executor
+        if self.shadow is not None:
+            self.shadow.follow(executor)
         self._snapshots.clear()
         self._keep_snapshot(executor.last_executed)
 
@@ -142,6 +147,8 @@ class ExecutorThread:
                     self._results.put((job.client, self._executor.answer(job)))
                 else:
                     done = self._executor.execute(*job)
+                    if self.shadow is not None:
+                        self.shadow.execute(*job, done)
                     if job[0] % self._interval == 0:
                         self._keep_snapshot(job[0])
                     self._results.put(done)

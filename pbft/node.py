@@ -100,6 +100,7 @@ class Node:
                 self._authentication.add_old_key(client, AuthenticatorKey(key_id, raw))
         interval, window = group.tunables.checkpoint_interval, group.tunables.log_window
         self._executor = ExecutorThread(started.executor, interval, self.wake, max(4, window // interval + 2))
+        self._executor.shadow = started.shadow
         self._routes: dict[tuple[int, int], Link] = {}
         self._reports = Reports(group, me, evidence)
         self._lag = [0.0, 0.0]
@@ -364,6 +365,7 @@ class Node:
             "repairs": [*self._repairs, *self._scrubber.found],
             "scrubbed": self._scrubber.rounds,
             "fetched_bytes": self.host.transfer.fetched,
+            "executed_twice": self._executed_twice(),
             "uptime_s": round(time.monotonic() - self._birth, 1),
             "volatile": self._volatile,
             "adversary": self._misbehaviour.name if self._misbehaviour else None,
@@ -376,6 +378,12 @@ class Node:
             "pid": os.getpid(),
             "cluster": self._group.cluster.hex(),
         }
+
+    def _executed_twice(self) -> dict[str, object] | None:
+        shadow = self._executor.shadow
+        if shadow is None:
+            return None
+        return {"batches": shadow.compared, "differing": shadow.differing, "last": shadow.last}
 
     # ---- running
 

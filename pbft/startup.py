@@ -15,6 +15,7 @@ from pbft.application import Application
 from pbft.backup import read_genesis
 from pbft.codec import CodecError
 from pbft.config import Group
+from pbft.double_execution import Shadow
 from pbft.execution import Executor
 from pbft.execution.snapshots import DamagedState
 from pbft.host import restore
@@ -54,6 +55,8 @@ class Started:
     """Where content of the state lies that memory shall not hold; None: it holds all."""
     paging: type[PagedBucket] | None = None
     """The same for a `State`."""
+    shadow: Shadow | None = None
+    """Executes everything once more; None unless that was asked for."""
 
 
 def start_replica(
@@ -106,6 +109,8 @@ def start_replica(
             )
             started.journal = TransferJournal(data, paging)
         started.pages, started.paging = pages, paging
+        if group.tunables.double_execution:
+            started.shadow = Shadow(group, application, started.executor, paging)
         started.executor.tell_failures(_tell)
         core = started.replica.core
         core.sign_as, core.sign = sign_as, sign_as(core.incarnation)
