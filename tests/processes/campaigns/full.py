@@ -12,7 +12,10 @@ import trio
 
 from campaigns.common import Load, Row, cluster, look, progress, settle, start, total, voting
 from campaigns.distance import Refused
+from campaigns.filled import pad
+from campaigns.transfers import APP
 from pbft.cli.children import Children
+from pbft.client import Client
 from pbft.config_file import ClusterConfig
 
 SIZE = 160 << 20
@@ -52,10 +55,19 @@ def fill(folder: Path) -> int:
 
 
 async def _said(config: ClusterConfig, replica: int, seconds: float) -> str:
-    """What it says once it does not vote any more."""
-    with trio.fail_after(seconds):
-        while not (row := (await look(config))[replica])["halted"]:
-            await trio.sleep(0.05)
+    """What it says once it does not vote any more; the logs grow quickly until then."""
+    row: Row = {}
+
+    async def press(client: Client) -> None:
+        while True:
+            await client.invoke(pad(1 << 16), timeout=seconds)
+
+    async with Client.connect(config, name="bob") as client, trio.open_nursery() as nursery:
+        nursery.start_soon(press, client)
+        with trio.fail_after(seconds):
+            while not (row := (await look(config))[replica])["halted"]:
+                await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
     return str(row["halted"])
 
 
@@ -112,7 +124,7 @@ def disk_full(seconds: float, callers: int = 32) -> Row:
         }
 
     with contextlib.ExitStack() as stack:
-        config = stack.enter_context(cluster())
+        config = stack.enter_context(cluster(app=APP))
         for replica in (2, 3):
             stack.enter_context(mounted(config.data_directory(replica), SIZE))
         children = stack.enter_context(Children(config))
