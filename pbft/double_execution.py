@@ -16,6 +16,7 @@ from pbft.batch import Batch
 from pbft.config import Group
 from pbft.execution import Executor
 from pbft.execution.results import Executed
+from pbft.execution.snapshots import told_key
 from pbft.state import PagedBucket, State
 from pbft.transfer import copies
 
@@ -66,7 +67,7 @@ class Shadow:
             return f"gives other results: of requests {[i for i, is_same in enumerate(results) if not is_same]}"
         found: list[str] = []
         pairs = zip(self._first.snapshot().spaces, self._second.snapshot().spaces, strict=True)
-        for name, (mine, its) in zip(("", "session ", "system "), pairs, strict=True):
-            found += [f"{name}{key[:64]!r}" for key, _, _ in islice(mine.diff(its), _NAMED + 1)]
+        for space, (mine, its) in enumerate(pairs):
+            found += [told_key(space, key) for key, _, _ in islice(mine.diff(its), _NAMED + 1)]
         keys = ", ".join(found[:_NAMED]) + (", and more" if len(found) > _NAMED else "")
         return f"gives other states since the checkpoint before: {keys}"

@@ -91,9 +91,7 @@ class DurableCheckpoints:
             if snapshot is not None:
                 try:
                     async with self._writing:
-                        await trio.to_thread.run_sync(
-                            lambda s=snapshot, c=certificate, w=self._is_rotten: store.write(s, c, w)  # type: ignore[misc]
-                        )
+                        await trio.to_thread.run_sync(store.write, snapshot, certificate, self._is_rotten)
                 except OSError as error:
                     log.error("replica %d: no durable checkpoint %d: %s", self._me, number, error)
                     self._not_before = time.monotonic() + _AGAIN

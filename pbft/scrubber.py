@@ -17,6 +17,7 @@ import trio
 from pbft.config import Tunables
 from pbft.durable_checkpoints import DurableCheckpoints
 from pbft.execution import ExecutionSnapshot
+from pbft.execution.snapshots import told_key
 from pbft.executor_thread import ExecutorThread
 from pbft.startup import Started
 from pbft.storage.checkpoints import newest_checkpoint
@@ -106,10 +107,10 @@ class Scrubber:
 def rotten_keys(snapshot: ExecutionSnapshot) -> list[str]:
     """Where a state does not hash to what it did. Blocks for long; rests in between."""
     found: list[str] = []
-    for name, space in zip(("", "session ", "system "), snapshot.spaces, strict=True):
+    for index, space in enumerate(snapshot.spaces):
         checked = space.check()
         while places := list(islice(checked, _ENTRIES)):
-            found += [f"{name}{key[:64]!r}" for key, is_right in places if not is_right]
+            found += [told_key(index, key) for key, is_right in places if not is_right]
             time.sleep(_REST)
     return found
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import trio
 
 from pbft.execution import ExecutionSnapshot, Executor
+from pbft.execution.snapshots import told_key
 from pbft.executor_thread import ExecutorThread
 from pbft.host import Host
 from pbft.state_store import StateStore
@@ -24,8 +25,6 @@ _PAUSE = 0.02
 """Seconds between two looks whether the executor has finished."""
 _NAMED = 16
 """Keys that are named after a repair; how many there were is said of all."""
-_SHOWN = 64
-"""Bytes of such a key."""
 
 
 class StateInstaller:
@@ -148,7 +147,7 @@ class StateInstaller:
             return
         certificate = host.certificate(right.number)
         async with self._writing:
-            await trio.to_thread.run_sync(lambda: store.write(right, certificate, whole=True))
+            await trio.to_thread.run_sync(store.write, right, certificate, True)
         self._begin_anew(await trio.to_thread.run_sync(_difference, wrong, right))
 
     async def _write(self, host: Host, number: int, snapshot: ExecutionSnapshot) -> bool:
@@ -158,7 +157,7 @@ class StateInstaller:
                 if host.replica.delivery.executed >= number:
                     return False
                 certificate = host.certificate(number)
-                await trio.to_thread.run_sync(lambda: store.write(snapshot, certificate))
+                await trio.to_thread.run_sync(store.write, snapshot, certificate)
         return True
 
 
@@ -168,12 +167,12 @@ def _difference(wrong: ExecutionSnapshot | None, right: ExecutionSnapshot) -> st
         return f"its state was not the one that a quorum signed; it begins anew with theirs, state {right.number}"
     names: list[str] = []
     count = 0
-    for space, mine, theirs in zip(("", "session ", "system "), wrong.spaces, right.spaces, strict=True):
+    for space, (mine, theirs) in enumerate(zip(wrong.spaces, right.spaces, strict=True)):
         for key, value, other in mine.diff(theirs):
             count += 1
             if len(names) < _NAMED:
                 had = "missing" if value is None else "not theirs" if other is None else "another value"
-                names.append(f"{space}{key[:_SHOWN]!r} ({had})")
+                names.append(f"{told_key(space, key)} ({had})")
     keys = ", ".join(names) + (", ..." if count > len(names) else "")
     plural = "key" if count == 1 else "keys"
     return f"state {right.number} is repaired: {count} {plural} differed from what a quorum signed: {keys}"

@@ -26,7 +26,7 @@ from pbft.cli.status import ask, ask_all, number
 from pbft.client import Client, ClientError, OperationFailed
 from pbft.config import ConfigError
 from pbft.config_file import ClusterConfig
-from pbft.execution import ExecutionSnapshot, SnapshotError
+from pbft.execution import SnapshotError
 from pbft.execution.snapshots import read_state
 from pbft.storage.checkpoints import StoredCheckpoint, newest_checkpoint, write_checkpoint
 from pbft.storage.errors import DamagedCheckpoint
@@ -233,11 +233,8 @@ def take(config: ClusterConfig, replica: int, path: Path) -> Backup:
 def _write_whole(stored: StoredCheckpoint, target: Path) -> None:
     """A state that lies in several files, in one."""
     found = read_state(stored.meta, stored.chunks())
-    app, sessions, system = found.spaces
-    spaces = (app.checkpoint(), sessions.checkpoint(), system.checkpoint())
-    whole = ExecutionSnapshot(found.cluster, found.epoch, found.number, found.history, spaces)
     directory = RealDirectory(target.parent, create=False)
-    write_checkpoint(directory, target.name, found.number, stored.meta, whole.chunks())
+    write_checkpoint(directory, target.name, found.number, stored.meta, found.snapshot().chunks())
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,6 +13,10 @@ from pbft.state import MAX_KEY_BYTES, MAX_VALUE_BYTES, PagedBucket, Snapshot, St
 FORMAT = 2
 CHUNK_BYTES = 64 << 10
 
+_SPACES = ("", "session ", "system ")
+_SHOWN = 64
+"""Bytes of a key that an operator is shown."""
+
 _CERTIFICATE_MAX = 1 << 22
 _OLD_META = row(uint(1, 1), blob(64), uint(), uint(), blob(32, 32), blob(32, 32))
 _META = row(uint(FORMAT, FORMAT), blob(64), uint(), uint(), blob(32, 32), blob(32, 32), blob(_CERTIFICATE_MAX))
@@ -54,36 +58,42 @@ class ExecutionSnapshot:
 
     def chunks(self) -> Iterator[bytes]:
         """All rows in pieces of about 64 KiB; a larger value makes a larger piece."""
-        rows: list[tuple[int, bytes, bytes]] = []
-        size = 0
-        for index, space in enumerate(self.spaces):
-            for key, value in space.items():
-                rows.append((index, key, value))
-                size += len(key) + len(value) + 16
-                if size >= CHUNK_BYTES:
-                    yield dumps((tuple(rows),))
-                    rows, size = [], 0
-        if rows:
-            yield dumps((tuple(rows),))
+        entries = ((index, key, value) for index, space in enumerate(self.spaces) for key, value in space.items())
+        for rows, _ in _in_pieces(entries):
+            yield dumps((rows,))
 
     def changes(self, base: ExecutionSnapshot) -> Iterator[bytes]:
         """What makes `base` this state: rows that are new or other ones, and keys that are gone, in pieces as above.
         Cost goes with what differs."""
-        rows: list[tuple[int, bytes, bytes]] = []
-        gone: list[tuple[int, bytes]] = []
-        size = 0
-        for index, (space, old) in enumerate(zip(self.spaces, base.spaces, strict=True)):
-            for key, value, _ in space.diff(old):
-                if value is None:
-                    gone.append((index, key))
-                else:
-                    rows.append((index, key, value))
-                size += len(key) + len(value or b"") + 16
-                if size >= CHUNK_BYTES:
-                    yield dumps((tuple(rows), tuple(gone)))
-                    rows, gone, size = [], [], 0
-        if rows or gone:
-            yield dumps((tuple(rows), tuple(gone)))
+        pairs = enumerate(zip(self.spaces, base.spaces, strict=True))
+        entries = ((index, key, value) for index, (space, old) in pairs for key, value, _ in space.diff(old))
+        for rows, gone in _in_pieces(entries):
+            yield dumps((rows, gone))
+
+
+def _in_pieces(
+    entries: Iterable[tuple[int, bytes, bytes | None]],
+) -> Iterator[tuple[tuple[tuple[int, bytes, bytes], ...], tuple[tuple[int, bytes], ...]]]:
+    """(rows, keys that are gone: those without a value) of each piece."""
+    rows: list[tuple[int, bytes, bytes]] = []
+    gone: list[tuple[int, bytes]] = []
+    size = 0
+    for index, key, value in entries:
+        if value is None:
+            gone.append((index, key))
+        else:
+            rows.append((index, key, value))
+        size += len(key) + len(value or b"") + 16
+        if size >= CHUNK_BYTES:
+            yield tuple(rows), tuple(gone)
+            rows, gone, size = [], [], 0
+    if rows or gone:
+        yield tuple(rows), tuple(gone)
+
+
+def told_key(space: int, key: bytes) -> str:
+    """A key as an operator reads it, with the name of its space unless that is the application's."""
+    return f"{_SPACES[space]}{key[:_SHOWN]!r}"
 
 
 def state_digest(cluster: bytes, epoch: int, number: int, roots: tuple[bytes, ...], history: bytes) -> bytes:
@@ -105,6 +115,12 @@ class StoredState(NamedTuple):
     spaces: tuple[State, State, State]
     """Application, sessions, system."""
 
+    def snapshot(self) -> ExecutionSnapshot:
+        """The same as a value, hashed."""
+        app, sessions, system = self.spaces
+        roots = (app.checkpoint(), sessions.checkpoint(), system.checkpoint())
+        return ExecutionSnapshot(self.cluster, self.epoch, self.number, self.history, roots)
+
 
 def read_state(meta: bytes, chunks: Iterable[bytes], paging: type[PagedBucket] | None = None) -> StoredState:
     """A state as it was stored, of whatever cluster. Raises SnapshotError. `paging`: of the application's space.
@@ -124,13 +140,12 @@ def read_state(meta: bytes, chunks: Iterable[bytes], paging: type[PagedBucket] |
                 space.load((key, value) for i, key, value in rows if i == index)
     except (CodecError, StateError, KeyError) as error:
         raise DamagedState(f"the stored state cannot be read: {error}; get it from the other replicas") from error
-    app, sessions, system = spaces
-    roots = (app.checkpoint(), sessions.checkpoint(), system.checkpoint())
-    if ExecutionSnapshot(cluster, epoch, number, history, roots).digest != expected:
+    stored = StoredState(cluster, epoch, number, history, expected, certificate, spaces)
+    if stored.snapshot().digest != expected:
         raise DamagedState(
             f"the stored state {number} does not hash to the digest stored with it; get it from the other replicas"
         )
-    return StoredState(cluster, epoch, number, history, expected, certificate, spaces)
+    return stored
 
 
 def _apply(
