@@ -140,7 +140,7 @@ class StateInstaller:
         starts anew: so all that came of the wrong one goes, and the log is executed again above the right one."""
         while self._executor.outstanding:
             await trio.sleep(_PAUSE)
-        wrong, store = self._executor.snapshot(right.number), self._store
+        wrong, store = self._executor.snapshot(right.number) or self._executor.newest_snapshot(), self._store
         if store is None:
             host.replica.core.halt(f"{host.replica.core.diverged}; it keeps nothing on disk to begin with: stop it")
             host.installed(None)
@@ -165,14 +165,21 @@ def _difference(wrong: ExecutionSnapshot | None, right: ExecutionSnapshot) -> st
     """Which keys were repaired, for the operator."""
     if wrong is None:
         return f"its state was not the one that a quorum signed; it begins anew with theirs, state {right.number}"
-    names: list[str] = []
+    first: list[str] = []
+    missing: list[str] = []
     count = 0
     for space, (mine, theirs) in enumerate(zip(wrong.spaces, right.spaces, strict=True)):
         for key, value, other in mine.diff(theirs):
             count += 1
+            had = "missing" if value is None else "not theirs" if other is None else "another value"
+            names = missing if value is None else first
             if len(names) < _NAMED:
-                had = "missing" if value is None else "not theirs" if other is None else "another value"
                 names.append(f"{told_key(space, key)} ({had})")
-    keys = ", ".join(names) + (", ..." if count > len(names) else "")
+    keys = ", ".join((first + missing)[:_NAMED]) + (", ..." if count > _NAMED else "")
     plural = "key" if count == 1 else "keys"
+    if wrong.number != right.number:  # the others did not keep the state at which this one went wrong
+        return (
+            f"state {wrong.number} was not the one that a quorum signed; it begins anew with theirs, state "
+            f"{right.number}: {count} {plural} differ, some of them since they changed in between: {keys}"
+        )
     return f"state {right.number} is repaired: {count} {plural} differed from what a quorum signed: {keys}"

@@ -61,7 +61,7 @@ async def test_a_key_that_changed_in_memory_is_mended_and_named(tmp_path: Path) 
         flip(cluster, 3, b"key 77", b"another")
         flip(cluster, 3, b"key 78", None)
         flip(cluster, 3, b"odd", b"new")
-        await write(client, 300, 4)  # one checkpoint: a repair by a later state would not name keys
+        await write(client, 300, 4)  # one checkpoint: a repair by a later state names more
         said = await begin_anew(cluster, 3)
         assert "3 keys differed" in said
         for name in ("b'key 77' (another value)", "b'key 78' (missing)", "b'odd' (not theirs)"):
@@ -72,6 +72,25 @@ async def test_a_key_that_changed_in_memory_is_mended_and_named(tmp_path: Path) 
         await level(cluster, (0, 1, 3))
         digests = {cluster.status(i)["stable_digest"] for i in (0, 1, 3)}
         assert len(digests) == 1 and not cluster.status(3)["halted"]
+
+
+async def test_it_is_named_too_when_the_others_keep_only_a_later_state(tmp_path: Path) -> None:
+    """Beside what has changed since, and it is said that this is so."""
+    async with running(tmp_path, LITTLE) as cluster, Client.connect(cluster.config, name="alice") as client:
+        await write(client, 0, 20)
+        await level(cluster)
+        flip(cluster, 3, b"key 7", b"another")
+        transfer = cluster.nodes[3].node.host.transfer
+        asks, transfer.on_tick = transfer.on_tick, lambda *args: None  # type: ignore[method-assign]
+        await write(client, 30, 4)
+        await cluster.until(lambda: bool(cluster.nodes[3].node.host.replica.core.diverged))
+        wrong = int(str(cluster.status(3)["last_executed"])) // 4 * 4
+        await write(client, 40, 16)
+        transfer.on_tick = asks  # type: ignore[method-assign]
+        said = await begin_anew(cluster, 3)
+        assert f"state {wrong} was not the one that a quorum signed" in said and "b'key 7' (another value)" in said
+        assert "since they changed in between" in said and "b'key 40' (missing)" in said
+        await level(cluster)
 
 
 async def test_only_what_differs_is_fetched(tmp_path: Path) -> None:
