@@ -22,6 +22,9 @@ def is_client(principal: int) -> bool:
     return principal >= CLIENT_PRINCIPAL
 
 
+MAX_REPLICAS = 255
+"""Of a cluster: for so many incarnations there is room in a CHECKPOINT."""
+
 LEAD = 64
 """Numbers above the last committed one at which a replica accepts fresh proposals: what it accepts, its VIEW-CHANGEs
 must name (rule 2.6). A primary has no more in flight."""
@@ -61,6 +64,8 @@ class Quorums:
         n = self.n
         if n < 4:
             raise ConfigError(f"a cluster of {n} replicas tolerates no fault; list at least 4 replicas")
+        if n > MAX_REPLICAS:
+            raise ConfigError(f"messages have no room for a cluster of {n} replicas; list at most {MAX_REPLICAS}")
         f = (n - 1) // 3
         strong = (n + f + 2) // 2
         object.__setattr__(self, "f", f)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pbft.config import ConfigError, Group, Tunables
+from pbft.config import ConfigError, Group, Quorums, Tunables
 from pbft.crypto import CryptoError, PrivateKey, PublicKey, client_id, write_private_key
 from pbft.storage.data_directory import write_start_token
 
@@ -305,6 +305,7 @@ def write_cluster(
         raise ConfigError(f"{directory} holds a cluster already; choose another directory, or remove that one yourself")
     if replicas < 4:
         raise ConfigError(f"{replicas} replicas tolerate no fault; ask for at least 4")
+    Quorums(replicas)
     if not 0 < base_port <= 65535 - 2 * replicas:
         raise ConfigError(f"base port {base_port} leaves no room for {2 * replicas} ports; choose a lower one")
     for name in clients:

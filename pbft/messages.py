@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pbft.codec import Family, array, blob, dumps, flag, row, text, uint
-from pbft.config import PROTOCOL_VERSION
+from pbft.config import MAX_REPLICAS, PROTOCOL_VERSION
 from pbft.crypto.digests import digest as hashed
 
 wire = Family("message")
@@ -70,7 +70,7 @@ class Commit(NamedTuple):
     digest: bytes
 
 
-@wire.register(5, replica, counter, sequence, digest32, counter, counter, array(counter, 255), seal)
+@wire.register(5, replica, counter, sequence, digest32, counter, counter, array(counter, MAX_REPLICAS), seal)
 class Checkpoint(NamedTuple):
     """CHECKPOINT(n, d, i): the replicated state after executing n has digest d; signed. Replica -> all. [CL99 §4.3]
 

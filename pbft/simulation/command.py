@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
+import textwrap
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -34,14 +36,37 @@ from pbft.simulation.services import SERVICES
 EXIT_CODES = {"": 0, "wrong": 10, "stuck": 11, "crashed": 12}
 _PROGRESS_EVERY = 2.0
 
+_KINDS = {
+    f.name: kind
+    for f in fields(Scenario)
+    if (kind := type(getattr(Scenario(0), f.name))) in (int, float, bool, str) and f.name != "seed"
+}
+"""What `--set` fixes, and of what type it is."""
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _minutes(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} minutes are no time to run")
+    return number
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft simulate`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"misbehaviours of faulty replicas (--set adversary=NAME, or NAME+NAME):\n{misbehaviours()}"
+    settable = textwrap.fill(", ".join(_KINDS), 110, initial_indent="  ", subsequent_indent="  ")
+    parser.epilog = (
+        f"misbehaviours of faulty replicas (--set adversary=NAME, or NAME+NAME):\n{misbehaviours()}\n\n"
+        f"values that --set fixes:\n{settable}"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="the first seed (default 0); alone, run just this one")
-    parser.add_argument("--runs", type=int, metavar="N", help="how many seeds (default 100, or 1 with --seed)")
-    parser.add_argument("--minutes", type=float, metavar="M", help="as many seeds as are begun in so long")
+    parser.add_argument("--runs", type=_positive, metavar="N", help="how many seeds (default 100, or 1 with --seed)")
+    parser.add_argument("--minutes", type=_minutes, metavar="M", help="as many seeds as are begun in so long")
     parser.add_argument("--replicas", type=int, metavar="N", help="group size (default: drawn from the seed)")
     parser.add_argument("--app", choices=sorted(SERVICES), help="the service (default: drawn from the seed)")
     kinds = f"comma-separated, of {', '.join(FAULTS)}; or none, or all (the default)"
@@ -61,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--twins", action="store_true", help="play all plans with one replica that runs twice instead")
     parser.add_argument("--depth", type=int, default=2, metavar="N", help="rounds of a plan with twins (default 2)")
     parser.add_argument("--cells", type=int, default=2, metavar="N", help="most parts of the network (default 2)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, metavar="N", help="processes")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="add a failing scenario, made simple, to FILE")
     parser.add_argument("--from", type=Path, dest="kept", metavar="FILE", help="play the scenarios kept in FILE")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
@@ -158,11 +183,10 @@ def _drawing(args: argparse.Namespace) -> Callable[[int], Scenario]:
 
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
-    kinds = {f.name: type(getattr(Scenario(0), f.name)) for f in fields(Scenario)}
     if text == "weather=calm":
         return name, Weather()
-    kind = kinds.get(name)
-    if not equals or kind not in (int, float, bool, str) or name == "seed":
+    kind = _KINDS.get(name)
+    if not equals or kind is None:
         raise ConfigError(f"--set {text!r} is not NAME=VALUE with a NAME such as crashes, clients or adversary")
     if name in ("adversary", "accomplice") and value:
         split(value)

@@ -30,6 +30,10 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "init inside a file": ("init {c}", "pbft: {c}/keys: Not a directory"),
     "three replicas": ("init {new} --replicas 3", "pbft: 3 replicas tolerate no fault; ask for at least 4"),
     "no replicas": ("init {new} --replicas -4", "pbft: -4 replicas tolerate no fault; ask for at least 4"),
+    "too many replicas": (
+        "init {new} --replicas 1000",
+        "pbft: messages have no room for a cluster of 1000 replicas; list at most 255",
+    ),
     "replicas in words": ("init {new} --replicas four", "error: argument --replicas: invalid int value: 'four'"),
     "base port 0": ("init {new} --base-port 0", "pbft: base port 0 leaves no room for 8 ports; choose a lower one"),
     "base port too high": ("init {new} --base-port 65528", "pbft: base port 65528 leaves no room for 8 ports;"),
@@ -90,7 +94,11 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "timeout is not a number": ("call {c} --timeout nan get", "pbft: --timeout nan is not a number of seconds above 0"),
     "unknown operation": ("call {c} frob", "pbft: usage: put K V, get K, delete K, cas K OLD NEW or scan"),
     "an operand too few": ("call {c} put k", "pbft: usage: put K V, get K, delete K, cas K OLD NEW or scan"),
-    # bench, demo
+    # bench, demo, simulate
+    "no runs": ("simulate --runs 0", "error: argument --runs: 0 is less than 1"),
+    "no jobs": ("simulate --jobs -1", "error: argument --jobs: -1 is less than 1"),
+    "no minutes": ("simulate --minutes nan", "error: argument --minutes: nan minutes are no time to run"),
+    "an unknown value": ("simulate --set seed=4", "pbft: --set 'seed=4' is not NAME=VALUE with a NAME such as"),
     "unknown benchmark": ("bench frob", "pbft bench: error: argument what: invalid choice: 'frob'"),
     "seconds in words": ("demo --seconds few", "error: argument --seconds: invalid float value: 'few'"),
 }
