@@ -135,7 +135,14 @@ class Node:
         writing = trio.Lock()
         self._checkpoints = DurableCheckpoints(me, group.tunables, self.host, self._executor, started.store, writing)
         self._installer = StateInstaller(
-            me, started.make_executor, self._executor, started.store, writing, self._begin_anew, started.journal
+            me,
+            started.make_executor,
+            self._executor,
+            started.store,
+            writing,
+            self._begin_anew,
+            started.journal,
+            started.paging,
         )
         self._scrubber = Scrubber(me, group.tunables, started, self._executor, self._checkpoints, self._begin_anew)
         self.hub = self._make_hub(key, listen, peers)

@@ -15,6 +15,7 @@ from pbft.execution import ExecutionSnapshot, Executor
 from pbft.execution.snapshots import told_key
 from pbft.executor_thread import ExecutorThread
 from pbft.host import Host
+from pbft.state import PagedBucket
 from pbft.state_store import StateStore
 from pbft.transfer import Aimed, Entry, Fetched, Took, prepared
 from pbft.transfer_journal import TransferJournal
@@ -39,10 +40,12 @@ class StateInstaller:
         writing: trio.Lock,
         begin_anew: Callable[[str], None],
         journal: TransferJournal | None,
+        paging: type[PagedBucket] | None = None,
     ) -> None:
         """`store`: None for a volatile replica. `writing`: who holds it may write to the store. `begin_anew`: called
         when a state is on disk that takes the place of a wrong one, with a sentence about it.
-        `journal`: where pieces are kept until all are here; None keeps none."""
+        `journal`: where pieces are kept until all are here; None keeps none. `paging`: what becomes of content that
+        memory shall not hold."""
         self._me = me
         self._make_executor = make_executor
         self._executor = executor
@@ -50,6 +53,7 @@ class StateInstaller:
         self._writing = writing
         self._begin_anew = begin_anew
         self._journal = journal
+        self._paging = paging
         self._entries: list[Entry] = []
         """For the journal, and not written yet."""
         self._is_over = False
@@ -97,7 +101,7 @@ class StateInstaller:
                 async with self._writes:
                     self._entries, self._is_over = [], False
                     start = await trio.to_thread.run_sync(
-                        lambda: prepared(base, []) if journal is None else journal.begin(base)  # noqa: B023
+                        lambda: prepared(base, [], self._paging) if journal is None else journal.begin(base)  # noqa: B023
                     )
                     self._is_preparing = False
                 host.prepared(start)
