@@ -89,7 +89,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "bit-flips": lambda a: bit_flips(a.rounds or 200, a.seed),
     "crash-anywhere": lambda a: crash_anywhere(a.rounds or 4, a.seed),
     "lost-disks": lambda a: lost_disks(a.rounds or 4, a.callers or 32, a.seed, **a.tunables),
-    "lost-state": lambda a: lost_state(a.mib, a.rounds, a.name, a.callers or 16, a.seed, **a.tunables),
+    "lost-state": lambda a: lost_state(a.mib, a.rounds, a.name, a.stalled, a.callers or 16, a.seed, **a.tunables),
     "large-state": lambda a: large_state(a.mib, **a.tunables),
     "sparse-checkpoint": lambda a: sparse_checkpoint(a.keys, seconds=a.seconds, **a.tunables),
     "endurance": lambda a: endurance(a.seconds, a.callers or 64, a.seed, a.plot, **a.tunables),
@@ -110,6 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--how", choices=("stop", "kill", "cut", "plain", "netem"))
     parser.add_argument("--name", default="", help="a misbehaviour; see `pbft simulate --help`")
     parser.add_argument("--mib", type=int, default=300, help="size of the state")
+    parser.add_argument("--stalled", type=float, default=0.0, help="seconds for which a source stands still")
     parser.add_argument("--plot", default="", help="PNG of disk and memory over time")
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--liar", type=int, default=3, help="the replica that misbehaves")

@@ -14,19 +14,21 @@ from playing import Play, play
 
 pytestmark = pytest.mark.slow
 
+OFTEN = {"checkpoint_interval": 16, "log_window": 32}
+
 
 @pytest.mark.scenario("C08", "C12")
 @pytest.mark.parametrize("liar", ["lying-status", "signed-false-checkpoints"])
 def test_a_lost_state_comes_back_although_one_source_lies(liar: str) -> None:
     """Roots and pieces that are wrong or never come; states far ahead that nobody has. Reads never go back."""
-    found = campaign.lost_state(4, liar=liar, callers=8, seconds=1.0)
+    found = campaign.lost_state(4, liar=liar, callers=8, seconds=1.0, **OFTEN)
     assert found["incarnations"][3] == 1
 
 
 @pytest.mark.scenario("C05")
 def test_who_is_killed_while_it_fetches_goes_on_where_it_was() -> None:
     """Three times, or until it has all."""
-    found = campaign.lost_state(24, kills=3, callers=8, seconds=1.0)
+    found = campaign.lost_state(24, kills=3, callers=8, seconds=1.0, **OFTEN)
     assert found["fetched_over_state"] < 1.3 and found["incarnations"][3] == 1
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -58,18 +60,32 @@ async def read(config: ClusterConfig, load: Load) -> None:
             await trio.sleep(0.05)
 
 
+async def stall(children: Children, watch: Watch, fetched: int, seconds: float) -> None:
+    """One of the sources stands still when so many bytes have come."""
+    while sum(watch.lives) < fetched:
+        await trio.sleep(0.02)
+    pid = children.pid(2)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await trio.sleep(seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def lost_state(
     mib: int,
     kills: int = 0,
     liar: str = "",
+    stalled: float = 0.0,
     callers: int = 16,
     seed: int = 1,
     seconds: float = 5.0,
     **tunables: int,
 ) -> Row:
     """A replica loses its disk with a large state, under load, and comes back; it is killed so often meanwhile. `liar`:
-    how one of those who have the state misbehaves. Nothing is lost, the others serve meanwhile, and who reads gets
-    nothing older than what was acknowledged before. `seconds`: how long it is measured what is served before."""
+    how one of those who have the state misbehaves. `stalled`: seconds for which another one stands still when a tenth
+    has come. Nothing is lost, the others serve meanwhile, and who reads gets nothing older than what was acknowledged
+    before. `seconds`: how long it is measured what is served before."""
     rng = random.Random(seed)
     victim, liars = 3, ({1: liar} if liar else {})
     size = 1000
@@ -78,9 +94,12 @@ def lost_state(
     async def play(config: ClusterConfig, children: Children) -> Row:
         load, watch = Load(), Watch()
         await filled(config, keys)
+        filling = max(row["last_executed"] for row in await look(config))
         async with trio.open_nursery() as nursery, load.running(config, callers, timeout=60.0):
             await progress(load, 500, 60)
-            await trio.sleep(seconds / 2)
+            with trio.fail_after(300):
+                while min(row["retained_from"] for row in await look(config) if row["reachable"]) <= filling:
+                    await trio.sleep(0.1)
             first, begun = load.acknowledged, trio.current_time()
             await trio.sleep(seconds)
             before = (load.acknowledged - first) / (trio.current_time() - begun)
@@ -89,6 +108,8 @@ def lost_state(
             children.start(victim)
             nursery.start_soon(watch.run, config, victim)
             nursery.start_soon(read, config, load)
+            if stalled:
+                nursery.start_soon(stall, children, watch, keys * size // 10, stalled)
             first, begun = load.acknowledged, trio.current_time()
             for _ in range(kills):
                 await trio.sleep(rng.uniform(0.5, 2.5))
@@ -106,6 +127,7 @@ def lost_state(
         rows = await settle(config, 60)
         load.check(await total(config))
         fetched = sum(watch.lives)
+        assert fetched > 0.9 * keys * size, "the state did not travel"
         return {
             "state_mib": mib,
             "votes_again_s": round(took, 1),
@@ -115,6 +137,7 @@ def lost_state(
             "rate_before": round(before),
             "share_served_meanwhile": round(during / before, 2),
             "lies": liar,
+            "stalled_s": stalled,
             "acknowledged": load.acknowledged,
             "incarnations": [row["incarnation"] for row in rows],
         }
