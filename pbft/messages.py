@@ -272,13 +272,18 @@ class StateRoots(NamedTuple):
     history: bytes
 
 
-@wire.register(19, sequence, piece_wanted, blob(1 << 18))
+PIECE_MAX_BYTES = 1 << 18
+
+
+@wire.register(19, sequence, piece_wanted, blob(PIECE_MAX_BYTES), uint(PIECE_MAX_BYTES))
 class StatePiece(NamedTuple):
-    """A piece of state n, answer to FETCH-STATE; believed because it hashes to a digest that is certified. Rule 2.9."""
+    """A piece of state n, answer to FETCH-STATE; believed because it hashes to a digest that is certified. `size`: how
+    many bytes `data` unpacks to by zlib; 0 if it is the piece itself. Rule 2.9."""
 
     number: int
     want: tuple[int, int, bytes, int]
     data: bytes
+    size: int
 
 
 @wire.register(20, replica, counter, counter, counter, seal)

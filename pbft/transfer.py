@@ -1,4 +1,4 @@
-"""State transfer between replicas, both sides: who is asked for which piece, and who is served how much. Rule 2.9.
+"""State transfer between replicas, the side that takes: who is asked for which piece. Rule 2.9.
 
 A replica that is further behind than what the others retain fetches a state for whose digest others vouch. Every piece
 is checked by `pbft.state.Patch` before it is kept, so sources need not be believed: one that lies is asked no more, one
@@ -10,7 +10,6 @@ Rules of this file: pure; time is handed in. Agreement knows nothing of it, and 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import NamedTuple
@@ -20,30 +19,22 @@ from pbft.codec import Family, array, blob, uint
 from pbft.config import Group
 from pbft.execution import ExecutionSnapshot, Executor
 from pbft.execution.snapshots import state_digest
-from pbft.messages import FetchState, Message, StatePiece, StateRoots, Transfer, piece_wanted
-from pbft.state import EMPTY_DIGEST, Kind, PagedBucket, Patch, State, StateError, Taken, Want, piece
+from pbft.messages import PIECE_MAX_BYTES, FetchState, Message, StatePiece, StateRoots, Transfer, piece_wanted
+from pbft.state import EMPTY_DIGEST, PagedBucket, Patch, State, StateError, Taken, Want
+from pbft.transfer_source import Source, UnpackError, unpacked
 
 States = tuple[State, State, State]
 
 AT_ONCE = 16
 """Pieces asked for in one message; a source has up to two such messages to answer."""
 
-RATE = 32 << 20
-"""Bytes a second that a source gives to one peer, at most, while nothing is ordered; else `transfer_rate` holds."""
-
-_BURST = 1 << 20
 _RETRY = 0.5
 """Seconds between two questions who keeps the state."""
 _PATIENCE = 2.0
 """Seconds after which a piece is asked of another source."""
 _PASSED_OVER = 10.0
 """Seconds for which a slow source is asked only if there is no other."""
-_PINNED = 10.0
-"""Seconds for which a state that was asked for is kept."""
 _LOOK = 10_000
-_WAITING = 64
-"""Pieces that one peer may have waiting at a source."""
-
 
 journal = Family("entry of a transfer journal")
 """What a transfer has done, in its order: whoever does it again, to the same base, is where it was."""
@@ -66,7 +57,7 @@ class Aimed(NamedTuple):
     history: bytes
 
 
-@journal.register(3, piece_wanted, blob(1 << 18))
+@journal.register(3, piece_wanted, blob(PIECE_MAX_BYTES))
 class Took(NamedTuple):
     """A piece that was verified and kept."""
 
@@ -108,77 +99,15 @@ class Progress(NamedTuple):
     """Bytes that have come in this life."""
     waiting: int
     """Pieces known to be missing; more may be behind them."""
+    share: float
+    """About how much of it is here, from 0 to 1."""
+    rate: int
+    """Bytes that came in the last second."""
     sources: tuple[int, ...]
 
 
-class Source:
-    """Serves states that the executor keeps, and keeps the one that a peer fetches a while longer."""
-
-    def __init__(
-        self,
-        send: Callable[[int, Message], None],
-        kept: Callable[[int], ExecutionSnapshot | None],
-        busy_rate: float = RATE,
-    ) -> None:
-        """`kept`: the state after this number, if the executor has it still. `busy_rate`: bytes a second for one peer
-        while requests are ordered, so that ordering goes on beside it."""
-        self._send = send
-        self._kept = kept
-        self._busy_rate = min(busy_rate, RATE)
-        self._pins: dict[int, tuple[ExecutionSnapshot, float]] = {}
-        """Peer -> (the state that it fetches, when it last asked): one each, so that they bound it."""
-        self._waiting: dict[int, deque[Want]] = {}
-        self._room: dict[int, float] = {}
-        self._now = 0.0
-
-    def on_fetch(self, sender: int, message: FetchState) -> None:
-        """FETCH-STATE of a replica."""
-        snapshot = self._snapshot(sender, message.number)
-        if snapshot is None:
-            self._send(sender, StateRoots(message.number, (), bytes(32)))
-            return
-        self._pins[sender] = (snapshot, self._now)
-        if not message.wanted:
-            roots = tuple(space.digest for space in snapshot.spaces)
-            self._send(sender, StateRoots(message.number, roots, snapshot.history))
-        waiting = self._waiting.setdefault(sender, deque())
-        for want in message.wanted[: _WAITING - len(waiting)]:
-            waiting.append(Want(*want))
-        self._serve(sender)
-
-    def _snapshot(self, peer: int, number: int) -> ExecutionSnapshot | None:
-        pinned = self._pins.get(peer)
-        if pinned is not None and pinned[0].number == number:
-            return pinned[0]
-        self._waiting.pop(peer, None)
-        return self._kept(number)
-
-    def on_tick(self, now: float, is_busy: bool = False) -> None:
-        """Time has passed: there is room to serve again. `is_busy`: requests are ordered at present."""
-        passed, self._now = now - self._now, now
-        rate = self._busy_rate if is_busy else RATE
-        for peer in [p for p, (_, asked) in self._pins.items() if now - asked > _PINNED]:
-            del self._pins[peer]
-            self._waiting.pop(peer, None)
-            self._room.pop(peer, None)
-        for peer in self._pins:
-            self._room[peer] = min(_BURST, self._room.get(peer, _BURST) + passed * rate)
-            self._serve(peer)
-
-    def _serve(self, peer: int) -> None:
-        waiting, (snapshot, _) = self._waiting.get(peer), self._pins[peer]
-        while waiting and self._room.get(peer, _BURST) > 0:
-            want = waiting.popleft()
-            data = piece(snapshot.spaces, want)
-            if data is not None:
-                value = snapshot.spaces[want.space].get(want.place) if want.kind == Kind.ENTRY else None
-                cost = max(len(data), len(value or b"")) + 128  # the list of a long value's chunks hashes all of it
-                self._room[peer] = self._room.get(peer, _BURST) - cost
-                self._send(peer, StatePiece(snapshot.number, want, data))
-
-
 class StateTransfer:
-    """Both sides of one replica."""
+    """Of one replica; what it gives to others is done by `source`."""
 
     def __init__(
         self,
@@ -210,6 +139,9 @@ class StateTransfer:
 
     def _forget(self) -> None:
         self._fetched = 0
+        self._rate = 0
+        self._second = (self._now, 0)
+        """When the last second began that is measured, and what had come until then."""
         self._target: tuple[int, bytes] | None = None
         self._states: States | None = None
         self._patch: Patch | None = None
@@ -239,13 +171,16 @@ class StateTransfer:
         elif isinstance(message, StateRoots):
             self._on_roots(sender, message)
         else:
-            self._on_piece(sender, Want(*message.want), message.data)
+            self._on_piece(sender, Want(*message.want), message)
 
     def on_tick(self, now: float, target: tuple[int, bytes] | None, is_busy: bool = False) -> None:
         """Time has passed; `target`: (number, digest) of the newest vouched state, if this replica needs one.
         `is_busy`: requests are ordered at present."""
         self._now = now
         self.source.on_tick(now, is_busy)
+        if (passed := now - self._second[0]) >= 1.0:
+            self._rate = round((self._fetched - self._second[1]) / passed)
+            self._second = (now, self._fetched)
         if self._is_installing:
             return
         if target is None:
@@ -308,6 +243,8 @@ class StateTransfer:
             patch.taken_bytes if patch else 0,
             self._fetched,
             sum(1 for _ in islice(patch.wanted(), _LOOK)) if patch and self._roots else 0,
+            round(patch.share, 3) if patch else 0.0,
+            self._rate,
             tuple(sorted(self._keepers)),
         )
 
@@ -336,12 +273,18 @@ class StateTransfer:
             self._keep(Aimed(*self._target, self._roots.roots, self._roots.history))
             self._ask()
 
-    def _on_piece(self, sender: int, want: Want, data: bytes) -> None:
+    def _on_piece(self, sender: int, want: Want, message: StatePiece) -> None:
         if self._patch is None or self._asked.get(want, (None,))[0] != sender:
             return
         del self._asked[want]
-        self._fetched += len(data)
-        self.fetched += len(data)
+        self._fetched += len(message.data)
+        self.fetched += len(message.data)
+        try:
+            data = unpacked(message)
+        except UnpackError:
+            self._ban(sender)
+            self._ask()
+            return
         taken = self._patch.take(want, data)
         if taken is Taken.LIE:
             self._ban(sender)

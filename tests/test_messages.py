@@ -462,7 +462,7 @@ GOLDEN: list[tuple[Message, str]] = [
      f"8710010019012c818202{_TWO}{_SEAL}8188{_VIEW_CHANGE}"),
     (FetchState(128, ((0, 2, b"key", 16),)), "831118808184000 2436b657910".replace(" ", "")),
     (StateRoots(128, (ONE, TWO), ONE), f"8412188082{_ONE}{_TWO}{_ONE}"),
-    (StatePiece(128, (1, 0, b"\x06\x0b", 0), b"data"), "8413188084010042060b004464617461"),
+    (StatePiece(128, (1, 0, b"\x06\x0b", 0), b"data", 0), "8513188084010042060b00446461746100"),
     (POSITION, f"8614{_POSITION}"),
     (Hello(3), "821503"),
     (Shown(3, (POSITION,)), f"8316038185{_POSITION}"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -9,20 +11,32 @@ import pytest
 
 from pbft.config import Group, Tunables
 from pbft.execution import ExecutionSnapshot
-from pbft.messages import FetchState, Message, StatePiece, StateRoots
+from pbft.messages import PIECE_MAX_BYTES, FetchState, Message, StatePiece, StateRoots
 from pbft.state import State
-from pbft.transfer import AT_ONCE, RATE, Entry, Fetched, Source, StateTransfer, Took, prepared
+from pbft.transfer import AT_ONCE, Entry, Fetched, StateTransfer, Took, prepared
+from pbft.transfer_source import RATE, Source, UnpackError, unpacked
 
 GROUP = Group(b"c" * 32, "app", tuple(bytes([i]) * 32 for i in range(4)), {}, Tunables())
 ME = 3
 SOURCES = (0, 1, 2)
 
 
-def state_at(number: int, keys: int = 2000, changed: int = 0, chosen: Iterable[int] = ()) -> ExecutionSnapshot:
+def value(number: int, is_new: bool) -> bytes:
+    """A thousand bytes that no packing makes fewer."""
+    return hashlib.shake_128(b"%d %d" % (number, is_new)).digest(1000)
+
+
+def state_at(
+    number: int,
+    keys: int = 2000,
+    changed: int = 0,
+    chosen: Iterable[int] = (),
+    value: Callable[[int, bool], bytes] = value,
+) -> ExecutionSnapshot:
     """A state of about `keys` kilobytes, `changed` and the chosen of which are other ones than in state 0."""
     spaces = (State(), State(), State())
     new = {*range(changed), *chosen}
-    spaces[0].load((b"key %06d" % i, (b"new " if i in new else b"old ") * 250) for i in range(keys))
+    spaces[0].load((b"key %06d" % i, value(i, i in new)) for i in range(keys))
     spaces[1].load([(b"session", b"%d" % number)])
     return ExecutionSnapshot(GROUP.cluster, 0, number, b"h" * 32, tuple(s.checkpoint() for s in spaces))  # type: ignore[arg-type]
 
@@ -283,7 +297,7 @@ def test_who_caught_up_by_other_means_stops_fetching() -> None:
     assert play.here.progress is None
     asked = len(play.asked)
     play.here.on_message(0, StateRoots(128, tuple(s.digest for s in target.spaces), target.history))
-    play.here.on_message(0, StatePiece(128, (0, 0, b"", 0), b"\x00junk"))
+    play.here.on_message(0, StatePiece(128, (0, 0, b"", 0), b"\x00junk", 0))
     play.run(None, 1.0)
     assert len(play.asked) == asked and play.here.take_fetched() is None
 
@@ -296,8 +310,8 @@ def test_what_nobody_asked_for_is_ignored() -> None:
     assert play.run(target, 0.1) is None
     to, message = next((to, m) for to, m in play.asked if m.wanted)
     other = next(s for s in SOURCES if s != to)
-    play.here.on_message(other, StatePiece(128, message.wanted[0], b"junk"))
-    play.here.on_message(to, StatePiece(127, message.wanted[0], b"junk"))
+    play.here.on_message(other, StatePiece(128, message.wanted[0], b"junk", 0))
+    play.here.on_message(to, StatePiece(127, message.wanted[0], b"junk", 0))
     assert not play.here.lies
 
 
@@ -378,3 +392,55 @@ def test_a_transfer_costs_no_more_than_the_state() -> None:
     assert is_that(play.run(target, 5.0), target)
     assert play.here.progress is not None and play.here.progress.fetched < 1.1 * 2000 * 1010
     assert len(play.asked) < 100
+
+
+def test_what_packs_well_travels_packed() -> None:
+    """The same state, and a sixth of the bytes; among it is what does not pack."""
+    target = state_at(128, 2000, value=lambda i, _: value(i, False) if i % 50 == 7 else b"%07d" % i * 140)
+    play = Play(target)
+    assert is_that(play.run(target, 5.0), target)
+    assert play.here.progress is not None
+    assert play.here.progress.fetched < play.here.progress.bytes / 6
+
+
+BAD_PACKS = {
+    "a bomb": (zlib.compress(bytes(1 << 24)), PIECE_MAX_BYTES),
+    "less than was said": (zlib.compress(bytes(1000)), 1001),
+    "more than was said": (zlib.compress(bytes(1000)), 999),
+    "cut off": (zlib.compress(bytes(1000))[:-1], 1000),
+    "with a tail": (zlib.compress(bytes(1000)) + b"x", 1000),
+    "not packed": (bytes(1000), 1000),
+    "nothing": (b"", 1),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_PACKS)
+def test_what_does_not_unpack_is_a_lie(bad: str) -> None:
+    """It is unpacked no further than a piece may be large; the state comes from the others."""
+    data, size = BAD_PACKS[bad]
+    with pytest.raises(UnpackError):
+        unpacked(StatePiece(128, (0, 0, b"", 0), data, size))
+    target = state_at(128, 300)
+    play = Play(target)
+    play.twist = lambda source, m: [
+        m._replace(data=data, size=size) if source == 1 and isinstance(m, StatePiece) else m
+    ]
+    assert is_that(play.run(target, 5.0), target)
+    assert play.here.lies == {1: 1}
+
+
+def test_progress_tells_about_how_much_is_here() -> None:
+    """It grows, from nothing to nearly all, about as the bytes do."""
+    target, seen = state_at(128, 4000), []
+    play = Play(target)
+
+    def look(source: int, message: Message) -> list[Message]:
+        if isinstance(message, StatePiece) and play.here.progress is not None:
+            seen.append((play.here.progress.share, play.here.progress.bytes / 4_080_000))
+        return [message]
+
+    play.twist = look
+    assert is_that(play.run(target, 5.0), target)
+    shares = [share for share, _ in seen]
+    assert shares == sorted(shares) and shares[0] < 0.03 and shares[-1] > 0.9
+    assert all(abs(share - of_bytes) < 0.2 for share, of_bytes in seen)

@@ -7,7 +7,7 @@ import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from pbft.cli.output import CLUSTER_HELP, counted, paint, table
+from pbft.cli.output import CLUSTER_HELP, counted, listed, paint, table
 from pbft.config import Group
 from pbft.config_file import Address, ClusterConfig, ReplicaEntry
 
@@ -135,6 +135,22 @@ def _figures(row: dict[str, object], lag: int) -> list[object]:
     ]  # fmt: skip
 
 
+_BAR = 24
+"""Characters of a progress bar."""
+
+
+def _told(transfer: dict[object, object]) -> str:
+    """How far a replica is that fetches a state, and from whom it does."""
+    share = min(1.0, seconds(transfer.get("share")) or 0.0)
+    rate, sources = number(transfer.get("rate")) / (1 << 20), transfer.get("sources")
+    bar = "".join("#" if (i + 0.5) / _BAR < share else "." for i in range(_BAR))
+    whom = listed([number(s) for s in sources]) if isinstance(sources, list) and sources else "nobody yet"
+    return (
+        f"state {number(transfer.get('number'))}: [{bar}] about {share:.0%}, {number(transfer.get('pieces'))} pieces, "
+        f"{number(transfer.get('bytes')) / (1 << 20):.1f} MiB, {rate:.1f} MiB/s from {whom}"
+    )
+
+
 class _Health:
     """Whether a replica that answers is well."""
 
@@ -174,4 +190,7 @@ class _Health:
             f"had another state than a quorum signed, and has mended it: {self._repaired}": self._repaired,
             f"misbehaves on purpose: {row.get('adversary')}": row.get("adversary"),
         }
+        transfer = row.get("transfer")
+        if isinstance(transfer, dict):
+            said[f"fetches {_told(transfer)}"] = True
         return [note for note, holds in said.items() if holds]

@@ -42,6 +42,8 @@ _LITTLE = 2048
 _ALIKE = 0.6
 """Share of other entries above which all of a subtree is asked for: each by itself costs more bytes and time."""
 _REMEMBERED = 512
+_LITTLE_SPACE = 0.01
+"""What each space but the first, the application's, is taken to be of the whole."""
 
 
 class Taken(Enum):
@@ -91,6 +93,9 @@ class Patch:
         # Invariant: the places of open wants do not overlap, but for the wants of the chunks of one value. The
         # value is the expected digest, or for CHUNKS what they are part of.
         self._open: dict[Want, bytes | _Value] = {}
+        # About how much of the whole an open want leads to, and the one that is taken at present; see `share`.
+        self._shares: dict[Want, float] = {}
+        self._share = 0.0
         # Invariant: by space and key, and only such as a NODE or ENTRY want may still lead to.
         self._set_aside: dict[tuple[int, bytes], _Value] = {}
         # Of the entries that were compared last: how many were here already, and how many were other ones.
@@ -111,12 +116,14 @@ class Patch:
             if isinstance(goal, _Value):
                 self._set_aside[want.space, want.place] = goal
         self._open.clear()
+        self._shares.clear()
         for space in reversed(range(len(roots))):
             if roots[space] == EMPTY_DIGEST:
                 self._states[space].revert(Snapshot(None))
             if roots[space] in (EMPTY_DIGEST, self._snapshots[space].digest):
                 self._tidy(space, b"", ())
             else:
+                self._share = _LITTLE_SPACE if space else 1 - _LITTLE_SPACE * (len(roots) - 1)
                 self._want_node(space, b"", self._snapshots[space].root, roots[space])
 
     def wanted(self) -> Iterator[Want]:
@@ -126,16 +133,22 @@ class Patch:
         """
         return reversed(self._open)
 
+    @property
+    def share(self) -> float:
+        """About how much of the target is here, from 0 to 1, if all nodes at one place lead to equally much."""
+        return max(0.0, 1 - sum(self._shares.values())) if self._roots is not None else 0.0
+
     def take(self, want: Want, data: bytes) -> Taken:
         """Verify the answer to an open want, apply it, and open the wants that follow from it."""
         goal = self._open.get(want)
         if goal is None:
             return Taken.STALE
         try:
+            self._share = self._shares[want]
             self._read_and_apply(want, goal, data)
         except ProofError:
             return Taken.LIE
-        del self._open[want]
+        del self._open[want], self._shares[want]
         self.taken_pieces += 1
         self.taken_bytes += len(data)
         return Taken.KEPT
@@ -176,6 +189,7 @@ class Patch:
         for key in _homeless(local, view):
             del self._states[space][key]
         opened = []
+        self._share /= sum(child is not None for child in view.children) + (view.entry is not None)
         for slot, child in reversed(list(enumerate(view.children))):
             if child is not None:
                 path, expected = view.child_path(slot), child[1]
@@ -192,7 +206,11 @@ class Patch:
         last tells, and little is not worth two questions."""
         much = isinstance(local, Inner) or (local is not None and sum(map(len, local.values)) > _LITTLE)
         alone = much and self._others <= _ALIKE * (self._others + self._equals)
-        self._open[Want(space, Kind.NODE, path, ALONE if alone else 0)] = expected
+        self._want(Want(space, Kind.NODE, path, ALONE if alone else 0), expected)
+
+    def _want(self, want: Want, goal: bytes | _Value) -> None:
+        self._open[want] = goal
+        self._shares[want] = self._share
 
     def _compared(self, equals: int, others: int) -> None:
         self._equals += equals
@@ -210,6 +228,7 @@ class Patch:
                 del state[key]
         if isinstance(found, BucketView):
             equals = sum(_has_entry(local, key, expected) for key, expected in found.entries)
+            self._share /= len(found.entries)
             for key, expected in reversed(found.entries):
                 self._want_entry(space, local, key, expected)
         else:
@@ -226,11 +245,14 @@ class Patch:
         if value is not None and value.digest == expected:
             self._want_chunks(space, key, value)
         else:
-            self._open[Want(space, Kind.ENTRY, key, 0)] = expected
+            self._want(Want(space, Kind.ENTRY, key, 0), expected)
 
     def _want_chunks(self, space: int, key: bytes, value: _Value) -> None:
-        for first in reversed(value.missing()):
-            self._open[Want(space, Kind.CHUNKS, key, first)] = value
+        missing = value.missing()
+        share, self._share = self._share, self._share / max(1, len(missing))
+        for first in reversed(missing):
+            self._want(Want(space, Kind.CHUNKS, key, first), value)
+        self._share = share
         self._put_together(space, key, value)
 
     def _take_entry(self, want: Want, expected: bytes, found: bytes | ChunkList) -> None:

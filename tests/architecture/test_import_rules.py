@@ -38,11 +38,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pbft.batch": ("pbft.codec", "pbft.config", "pbft.crypto", "pbft.messages"),
     "pbft.application": ("pbft.state", "pbft.crypto"),
     "pbft.host": ("pbft.protocol", "pbft.execution", "pbft.transfer", *PURE_OURS),
-    "pbft.transfer": ("pbft.execution", "pbft.state", "pbft.application", *PURE_OURS),
+    "pbft.transfer": ("pbft.transfer_source", "pbft.execution", "pbft.state", "pbft.application", *PURE_OURS),
+    "pbft.transfer_source": ("pbft.execution", "pbft.state", *PURE_OURS),
     "pbft.misbehaviour": ("pbft.misbehaviour", *PURE_OURS),
 }
 PURE = ("pbft.protocol", "pbft.execution", "pbft.state", "pbft.codec", "pbft.messages", "pbft.batch", "pbft.config",
-        "pbft.application", "pbft.host", "pbft.transfer", "pbft.evidence")  # fmt: skip
+        "pbft.application", "pbft.host", "pbft.transfer", "pbft.transfer_source", "pbft.evidence")  # fmt: skip
 MAX_LINES = 480
 
 

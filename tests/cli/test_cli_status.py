@@ -47,6 +47,27 @@ UNWELL: dict[str, tuple[Row, str, str]] = {
     "one link": ({"connected_peers": 1}, "cut off", "replica 3 reaches 1 other and needs 2 to vote"),
     "late": ({"last_executed": 871}, "late", "replica 3 has executed 129 batches less than the others"),
     "changing view": ({"in_view_change": True}, "changing view", ""),
+    "fetching": (
+        {
+            "transfer": {
+                "number": 8,
+                "pieces": 120,
+                "bytes": 3 << 20,
+                "fetched": 2 << 20,
+                "waiting": 9,
+                "share": 0.25,
+                "rate": 1 << 20,
+                "sources": [0, 2],
+            }
+        },
+        "up",
+        "replica 3 fetches state 8: [######..................] about 25%, 120 pieces, 3.0 MiB, 1.0 MiB/s from 0 and 2",
+    ),
+    "fetching in words": (
+        {"transfer": {"number": "\x1b", "sources": ["\x1b"], "share": "all"}},
+        "up",
+        f"replica 3 fetches state 0: [{'.' * 24}] about 0%, 0 pieces, 0.0 MiB, 0.0 MiB/s from 0",
+    ),
     "repaired": (
         {"repairs": ["an older one", "state 8 is repaired: 1 key\x1b differed"]},
         "up",

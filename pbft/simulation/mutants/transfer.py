@@ -56,9 +56,9 @@ def _entries_believed() -> list[Patch]:
 def _lie_is_final() -> list[Patch]:
     original = StateTransfer._on_piece
 
-    def broken(self: StateTransfer, sender: int, want: Any, data: bytes) -> None:
+    def broken(self: StateTransfer, sender: int, want: Any, message: Any) -> None:
         lies = sum(self.lies.values())
-        original(self, sender, want, data)
+        original(self, sender, want, message)
         if sum(self.lies.values()) > lies:
             self._is_installing = True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from pbft.application import Context
 from pbft.apps.counter import Counter
 
@@ -36,6 +38,5 @@ class Filled(Counter):
         first, last, size, salt, step = map(int, operation.removeprefix(_FILL).split())
         state = self.state
         for number in range(first, last, step):
-            seed = (number * 2654435761 + salt * 40503 + 12345) & 0xFFFFFFFF
-            state[key(number)] = seed.to_bytes(4, "big") * (size // 4)
+            state[key(number)] = hashlib.shake_128(b"%d %d" % (salt, number)).digest(size)
         return b""

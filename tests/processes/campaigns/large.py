@@ -123,7 +123,7 @@ def sparse_checkpoint(keys: int, size: int = 64, seconds: float = 20.0, callers:
         }
 
     found: Row = {"keys": keys}
-    for name, interval in (("with", 128), ("without", 32768)):
+    for name, interval in (("with", 128), ("without", 16384)):
         numbers = {"checkpoint_interval": interval, "log_window": 2 * interval, **tunables}
         with cluster(app=APP, **numbers) as config, Children(config) as children:
             start(children)
