@@ -14,7 +14,7 @@ import trio
 
 from pbft.apps.counter import get, inc
 from pbft.cli.children import Children
-from pbft.cli.status import ask_all
+from pbft.cli.status import ask, ask_all
 from pbft.client import Client, ClientError
 from pbft.config_file import ClusterConfig, write_cluster
 
@@ -203,6 +203,11 @@ def memory(pid: int) -> int:
 async def look(config: ClusterConfig, seconds: float = 0.5) -> list[Row]:
     """The status of all replicas."""
     return await trio.to_thread.run_sync(ask_all, config, seconds)
+
+
+async def look_at(config: ClusterConfig, replica: int, seconds: float = 0.5) -> Row:
+    """The status of one replica: asking all of them often slows them all."""
+    return await trio.to_thread.run_sync(ask, replica, config.replicas[replica].admin, seconds)
 
 
 async def calm(config: ClusterConfig, seconds: float = 20.0) -> tuple[int, int]:

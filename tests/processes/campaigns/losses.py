@@ -7,7 +7,7 @@ import shutil
 
 import trio
 
-from campaigns.common import Load, Row, cluster, look, progress, settle, start, total
+from campaigns.common import Load, Row, cluster, look_at, progress, settle, start, total
 from campaigns.primaries import milliseconds, vote_counts
 from pbft.cli.children import Children
 from pbft.config_file import ClusterConfig
@@ -20,7 +20,7 @@ async def recovered(config: ClusterConfig, replica: int, seconds: float = BACK_W
     begun = trio.current_time()
     with trio.fail_after(seconds):
         while True:
-            row = (await look(config, 0.2))[replica]
+            row = await look_at(config, replica, 0.2)
             if row["reachable"] and not row["recovering"] and row["incarnation"]:
                 return trio.current_time() - begun
             await trio.sleep(0.05)

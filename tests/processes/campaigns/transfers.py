@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from campaigns.common import Load, Row, cluster, look, progress, settle, start, total
+from campaigns.common import Load, Row, cluster, look, look_at, progress, settle, start, total
 from campaigns.filled import fill
 from campaigns.losses import recovered
 from pbft.apps.counter import get
@@ -41,10 +41,10 @@ class Watch:
     async def run(self, config: ClusterConfig, replica: int) -> None:
         """Look again and again, until cancelled."""
         while True:
-            row = (await look(config, 0.3))[replica]
+            row = await look_at(config, replica, 0.3)
             if row["reachable"]:
                 self.lives[-1] = max(self.lives[-1], row["fetched_bytes"])
-            await trio.sleep(0.02)
+            await trio.sleep(0.1)
 
     def new_life(self) -> None:
         """Its replica was killed."""
@@ -100,20 +100,21 @@ def lost_state(
             with trio.fail_after(300):
                 while min(row["retained_from"] for row in await look(config) if row["reachable"]) <= filling:
                     await trio.sleep(0.1)
+            nursery.start_soon(read, config, load)
             first, begun = load.acknowledged, trio.current_time()
             await trio.sleep(seconds)
             before = (load.acknowledged - first) / (trio.current_time() - begun)
+            busy = [0.0 if row["id"] == victim else row["cpu_s"] for row in await look(config)]
             children.kill(victim)
             shutil.rmtree(config.data_directory(victim))
             children.start(victim)
             nursery.start_soon(watch.run, config, victim)
-            nursery.start_soon(read, config, load)
             if stalled:
                 nursery.start_soon(stall, children, watch, keys * size // 10, stalled)
             first, begun = load.acknowledged, trio.current_time()
             for _ in range(kills):
                 await trio.sleep(rng.uniform(0.5, 2.5))
-                if (row := (await look(config))[victim])["reachable"] and not row["recovering"]:
+                if (row := await look_at(config, victim))["reachable"] and not row["recovering"]:
                     break
                 await trio.sleep(0.3)  # a look that has begun ends
                 children.kill(victim)
@@ -122,6 +123,7 @@ def lost_state(
             await recovered(config, victim, 600)
             took = trio.current_time() - begun
             during = (load.acknowledged - first) / took
+            busy = [round(row["cpu_s"] - then, 1) for row, then in zip(await look(config), busy, strict=True)]
             await trio.sleep(1.0)
             nursery.cancel_scope.cancel()
         rows = await settle(config, 60)
@@ -136,6 +138,7 @@ def lost_state(
             "lives": len(watch.lives),
             "rate_before": round(before),
             "share_served_meanwhile": round(during / before, 2),
+            "cpu_s_meanwhile": busy,
             "lies": liar,
             "stalled_s": stalled,
             "acknowledged": load.acknowledged,
