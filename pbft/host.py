@@ -23,6 +23,7 @@ from pbft.protocol.records import decode_record, encode_record
 from pbft.protocol.replica import Replica, fold
 from pbft.protocol.suspicion import NO_CONDITIONS, Conditions
 from pbft.transfer import Aimed, Fetched, Prepared, StateTransfer, Took
+from pbft.transfer_source import Answers, Job
 
 _BUSY = 1.0
 """Seconds after the last batch in which requests count as being ordered."""
@@ -59,6 +60,8 @@ class Ports:
     """The state after this number, if the executor keeps it still."""
     prepare: Callable[[], None]
     """Copy the newest state that is kept, or empty ones; the driver calls `Host.prepared`."""
+    serve: Callable[[Job], None]
+    """Make pieces of a state that another replica asked for; the driver calls `Host.served`."""
     keep: Callable[[Aimed | Took | None], None]
     """What comes of a state from others, for `prepare` after a restart; None: all of that is of no use any more."""
     install: Callable[[Fetched], None]
@@ -77,7 +80,7 @@ class Host:
         self.inbound = Inbound(replica, authentication, defer)
         self._ports = ports
         self.transfer = StateTransfer(
-            replica.core.group, replica.core.me, self._send, self._kept, ports.prepare, ports.keep
+            replica.core.group, replica.core.me, self._send, self._kept, ports.prepare, ports.serve, ports.keep
         )
         self._executed = replica.delivery.executed
         self._busy_until = 0.0
@@ -121,6 +124,10 @@ class Host:
     def prepared(self, start: Prepared) -> None:
         """The states to start a transfer from; they are its own from now on."""
         self.transfer.on_prepared(start)
+
+    def served(self, job: Job, made: Answers, seconds: float) -> None:
+        """What `pbft.transfer_source.answers` made of a job, and the processor's time that it took."""
+        self.transfer.source.on_served(job, made, seconds)
 
     def installed(self, start: ExecutionStart | None) -> None:
         """The executor stands at the fetched state, which is on disk; None: it was refused, or came too late."""

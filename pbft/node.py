@@ -31,6 +31,7 @@ from pbft.host import Host, Ports
 from pbft.messages import Body, Message, Reply, Stable, StatePiece, encode
 from pbft.misbehaviour import Adversary, Late
 from pbft.node_reports import Reports
+from pbft.piece_server import PieceServer
 from pbft.protocol.effects import ALL
 from pbft.protocol.inbound import BURDENS
 from pbft.protocol.suspicion import Conditions
@@ -113,6 +114,7 @@ class Node:
         has nothing against it."""
         folder = started.directory.directory.path if isinstance(started.directory.directory, RealDirectory) else None
         self.disk = DiskWatch(me, None if volatile else folder, self.again)
+        self._pieces = PieceServer()
         ports = Ports(
             log=started.log,
             send=self._send if misbehaviour is None else self._send_wrongly,
@@ -122,6 +124,7 @@ class Node:
             evidence=self._reports.accuse,
             kept=self._executor.snapshot,
             prepare=lambda: self._installer.prepare(),
+            serve=self._pieces.serve,
             keep=lambda entry: self._installer.keep(entry),
             install=lambda fetched: self._installer.install(fetched),
             reborn=lambda: self._rebirth.set(),
@@ -400,6 +403,7 @@ class Node:
             nursery.start_soon(self._checkpoints.run)
             nursery.start_soon(self._installer.run, self.host, self._collect)
             nursery.start_soon(self._installer.write_journal)
+            nursery.start_soon(self._pieces.run, self.host, self._collect)
             nursery.start_soon(self._desk.run)
             nursery.start_soon(self._declare_recovered)
             nursery.start_soon(self._scrubber.run)

@@ -21,7 +21,7 @@ from pbft.execution import ExecutionSnapshot, Executor
 from pbft.execution.snapshots import state_digest
 from pbft.messages import PIECE_MAX_BYTES, FetchState, Message, StatePiece, StateRoots, Transfer, piece_wanted
 from pbft.state import EMPTY_DIGEST, PagedBucket, Patch, State, StateError, Taken, Want
-from pbft.transfer_source import Source, UnpackError, unpacked
+from pbft.transfer_source import Job, Source, UnpackError, unpacked
 
 States = tuple[State, State, State]
 
@@ -35,6 +35,8 @@ _PATIENCE = 2.0
 _PASSED_OVER = 10.0
 """Seconds for which a slow source is asked only if there is no other."""
 _LOOK = 10_000
+_AT_A_TIME = 1000
+"""Keys that are hashed in one go: some milliseconds."""
 
 journal = Family("entry of a transfer journal")
 """What a transfer has done, in its order: whoever does it again, to the same base, is where it was."""
@@ -116,16 +118,17 @@ class StateTransfer:
         send: Callable[[int, Message], None],
         kept: Callable[[int], ExecutionSnapshot | None],
         prepare: Callable[[], None],
+        serve: Callable[[Job], None],
         keep: Callable[[Aimed | Took | None], None] = lambda entry: None,
     ) -> None:
         """`prepare`: wants `on_prepared` with a copy of the newest state that is here, or empty ones, and with what a
-        journal adds to them. `keep`: an entry for that journal; None: it is of no use any more."""
+        journal adds to them. `serve`: see `Source`. `keep`: an entry for that journal; None: it is of no use now."""
         self._group = group
         self._others = [i for i in range(len(group.replicas)) if i != me]
         self._send = send
         self._prepare = prepare
         self._keep = keep
-        self.source = Source(send, kept, group.tunables.transfer_rate << 20)
+        self.source = Source(send, kept, serve, group.tunables.transfer_rate << 20)
         self._now = 0.0
         self._forget()
         self.fetched = 0
@@ -153,6 +156,8 @@ class StateTransfer:
     def _aim_at(self, target: tuple[int, bytes] | None) -> None:
         self._target = target
         self._roots: StateRoots | None = None
+        self._is_aimed = False
+        """The patch is on its way to these roots; else it still has to hash what it has."""
         self._keepers: set[int] = set()
         """Who proved to have the state, and answers."""
         self._slow: dict[int, float] = {}
@@ -203,6 +208,7 @@ class StateTransfer:
                         self._send(replica, FetchState(self._target[0], ()))
             if len(self._banned) == len(self._others):
                 self._banned.clear()  # more than f liars: nothing is to be had but by trying
+        self._take_aim()
         self._ask()
 
     def on_prepared(self, prepared: Prepared) -> None:
@@ -211,19 +217,20 @@ class StateTransfer:
             return
         self._states, self._patch = prepared.states, prepared.patch
         aimed = prepared.aimed
-        if aimed is not None and (aimed.number, aimed.digest) == self._target:
+        if aimed is not None and (aimed.number, aimed.digest) == self._target and self._is_target(aimed):
             self._roots = StateRoots(aimed.number, aimed.roots, aimed.history)
+            self._is_aimed = True
             self._ask()
         else:
             self._take_aim()
 
     def take_fetched(self) -> Fetched | None:
         """The state once all of it is here. Given out once; `on_installed` must follow."""
-        if self._is_installing or self._patch is None or self._roots is None or self._asked:
+        if self._is_installing or self._patch is None or not self._is_aimed or self._asked:
             return None
         if next(iter(self._patch.wanted()), None) is not None:
             return None
-        assert self._target is not None and self._states is not None
+        assert self._target is not None and self._states is not None and self._roots is not None
         self._is_installing = True
         return Fetched(*self._target, self._roots.history, self._patch, self._states)
 
@@ -242,7 +249,7 @@ class StateTransfer:
             patch.taken_pieces if patch else 0,
             patch.taken_bytes if patch else 0,
             self._fetched,
-            sum(1 for _ in islice(patch.wanted(), _LOOK)) if patch and self._roots else 0,
+            sum(1 for _ in islice(patch.wanted(), _LOOK)) if patch and self._is_aimed else 0,
             round(patch.share, 3) if patch else 0.0,
             self._rate,
             tuple(sorted(self._keepers)),
@@ -255,9 +262,7 @@ class StateTransfer:
         if not message.roots:
             self._drop(sender)
             return
-        group = self._group
-        found = state_digest(group.cluster, group.epoch, message.number, message.roots, message.history)
-        if len(message.roots) != 3 or found != self._target[1]:
+        if not self._is_target(message):
             self._ban(sender)
             return
         self._keepers.add(sender)
@@ -266,9 +271,18 @@ class StateTransfer:
             self._take_aim()
         self._ask()
 
+    def _is_target(self, said: StateRoots | Aimed) -> bool:
+        group = self._group
+        found = state_digest(group.cluster, group.epoch, said.number, said.roots, said.history)
+        return len(said.roots) == 3 and self._target == (said.number, found)
+
     def _take_aim(self) -> None:
-        if self._patch is not None and self._roots is not None:
+        """Once the patch is known, and the roots; and once it has done, bit by bit, what an earlier aim has left."""
+        if self._patch is None or self._roots is None or self._is_aimed:
+            return
+        if self._patch.settle(_AT_A_TIME):
             self._patch.aim(self._roots.roots)
+            self._is_aimed = True
             assert self._target is not None
             self._keep(Aimed(*self._target, self._roots.roots, self._roots.history))
             self._ask()
@@ -309,7 +323,7 @@ class StateTransfer:
 
     def _ask(self) -> None:
         """Give every source that keeps the state something to do."""
-        if self._patch is None or self._roots is None or self._target is None:
+        if self._patch is None or not self._is_aimed or self._target is None:
             return
         prompt = [s for s in sorted(self._keepers) if self._slow.get(s, 0.0) <= self._now]
         busy = dict.fromkeys(prompt or sorted(self._keepers), 0)

@@ -5,13 +5,15 @@ Rules of this file: pure; time is handed in. What it gives is verified by whoeve
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from pbft.execution import ExecutionSnapshot
 from pbft.messages import PIECE_MAX_BYTES, FetchState, Message, StatePiece, StateRoots
-from pbft.state import Kind, Want, piece
+from pbft.state import StateError, Want, piece
 
 RATE = 32 << 20
 """Bytes a second that a source gives to one peer, at most, while nothing is ordered; else `transfer_rate` holds."""
@@ -21,6 +23,10 @@ _PINNED = 10.0
 """Seconds for which a state that was asked for is kept."""
 _WAITING = 64
 """Pieces that one peer may have waiting at a source."""
+_AT_ONCE = 4
+"""Wants of one job."""
+_WANT_BYTES = 128
+"""What a want counts for beside its piece."""
 _LEAST = 256
 """Bytes of a piece below which packing it is not tried."""
 _TRIED_AGAIN = 64
@@ -67,6 +73,43 @@ def unpacked(message: StatePiece) -> bytes:
     return data
 
 
+class Job(NamedTuple):
+    """Wants of one peer, to be answered by `answers`, in whatever thread."""
+
+    peer: int
+    snapshot: ExecutionSnapshot
+    wants: tuple[Want, ...]
+    room: float
+    """Bytes after which it is enough."""
+    packer: Packer
+
+
+class Answers(NamedTuple):
+    """What came of a job."""
+
+    pieces: tuple[StatePiece, ...]
+    done: int
+    """How many wants were looked at; some have no piece."""
+    bytes: int
+    """Of the pieces, before they were packed."""
+
+
+def answers(job: Job) -> Answers:
+    """Make the pieces that a job asks for. May read from a disk, and takes up to some tens of milliseconds."""
+    pieces: list[StatePiece] = []
+    done = size = 0
+    with contextlib.suppress(StateError):  # a page that has rotted: there is no such piece here
+        for want in job.wants:
+            if size >= job.room:
+                return Answers(tuple(pieces), done, size)
+            done += 1
+            data = piece(job.snapshot.spaces, want)
+            size += _WANT_BYTES + len(data or b"")
+            if data is not None:
+                pieces.append(job.packer.pack(job.snapshot.number, want, data))
+    return Answers(tuple(pieces), done, size)
+
+
 class Source:
     """Serves states that the executor keeps, and keeps the one that a peer fetches a while longer."""
 
@@ -74,18 +117,22 @@ class Source:
         self,
         send: Callable[[int, Message], None],
         kept: Callable[[int], ExecutionSnapshot | None],
+        serve: Callable[[Job], None],
         busy_rate: float = RATE,
     ) -> None:
-        """`kept`: the state after this number, if the executor has it still. `busy_rate`: bytes a second for one peer
-        while requests are ordered, so that ordering goes on beside it; all counted before they are packed."""
+        """`kept`: the state after this number, if the executor has it still. `serve`: wants `on_served` with what
+        `answers` makes of a job. `busy_rate`: bytes a second for one peer while requests are ordered, so that ordering
+        goes on beside it; all counted before they are packed."""
         self._send = send
         self._kept = kept
+        self._start = serve
         self._busy_rate = min(busy_rate, RATE)
         self._pins: dict[int, tuple[ExecutionSnapshot, float]] = {}
         """Peer -> (the state that it fetches, when it last asked): one each, so that they bound it."""
         self._waiting: dict[int, deque[Want]] = {}
         self._room: dict[int, float] = {}
         self._packer = Packer()
+        self._is_serving = False
         self._now = 0.0
 
     def on_fetch(self, sender: int, message: FetchState) -> None:
@@ -101,7 +148,7 @@ class Source:
         waiting = self._waiting.setdefault(sender, deque())
         for want in message.wanted[: _WAITING - len(waiting)]:
             waiting.append(Want(*want))
-        self._serve(sender)
+        self._serve()
 
     def _snapshot(self, peer: int, number: int) -> ExecutionSnapshot | None:
         pinned = self._pins.get(peer)
@@ -120,15 +167,29 @@ class Source:
             self._room.pop(peer, None)
         for peer in self._pins:
             self._room[peer] = min(_BURST, self._room.get(peer, _BURST) + passed * rate)
-            self._serve(peer)
+        self._serve()
 
-    def _serve(self, peer: int) -> None:
-        waiting, (snapshot, _) = self._waiting.get(peer), self._pins[peer]
-        while waiting and self._room.get(peer, _BURST) > 0:
-            want = waiting.popleft()
-            data = piece(snapshot.spaces, want)
-            if data is not None:
-                value = snapshot.spaces[want.space].get(want.place) if want.kind == Kind.ENTRY else None
-                cost = max(len(data), len(value or b"")) + 128  # the list of a long value's chunks hashes all of it
-                self._room[peer] = self._room.get(peer, _BURST) - cost
-                self._send(peer, self._packer.pack(snapshot.number, want, data))
+    def on_served(self, job: Job, made: Answers, seconds: float = 0.0) -> None:
+        """A job is done, by so many seconds of a processor: its peer has had as much as could be given in that time."""
+        self._is_serving = False
+        pinned = self._pins.get(job.peer)
+        if pinned is not None:
+            self._room[job.peer] = self._room.get(job.peer, _BURST) - max(made.bytes, seconds * RATE)
+            if pinned[0] is job.snapshot:
+                waiting = self._waiting.pop(job.peer, deque())  # behind those of the other peers
+                waiting.extendleft(reversed(job.wants[made.done :]))
+                self._waiting[job.peer] = waiting
+                for message in made.pieces:
+                    self._send(job.peer, message)
+        self._serve()
+
+    def _serve(self) -> None:
+        if self._is_serving:
+            return
+        for peer, waiting in self._waiting.items():
+            room = self._room.get(peer, _BURST)
+            if waiting and room > 0:
+                wants = tuple(waiting.popleft() for _ in range(min(_AT_ONCE, len(waiting))))
+                self._is_serving = True
+                self._start(Job(peer, self._pins[peer][0], wants, room, self._packer))
+                return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -12,9 +13,9 @@ import pytest
 from pbft.config import Group, Tunables
 from pbft.execution import ExecutionSnapshot
 from pbft.messages import PIECE_MAX_BYTES, FetchState, Message, StatePiece, StateRoots
-from pbft.state import State
-from pbft.transfer import AT_ONCE, Entry, Fetched, StateTransfer, Took, prepared
-from pbft.transfer_source import RATE, Source, UnpackError, unpacked
+from pbft.state import State, StateError, Want
+from pbft.transfer import AT_ONCE, Aimed, Entry, Fetched, StateTransfer, Took, prepared
+from pbft.transfer_source import RATE, Job, Source, UnpackError, answers, unpacked
 
 GROUP = Group(b"c" * 32, "app", tuple(bytes([i]) * 32 for i in range(4)), {}, Tunables())
 ME = 3
@@ -41,6 +42,12 @@ def state_at(
     return ExecutionSnapshot(GROUP.cluster, 0, number, b"h" * 32, tuple(s.checkpoint() for s in spaces))  # type: ignore[arg-type]
 
 
+def source_of(send: Callable[[int, Message], None], kept: Callable[[int], ExecutionSnapshot | None]) -> Source:
+    """One that does its jobs at once."""
+    source = Source(send, kept, lambda job: source.on_served(job, answers(job)))
+    return source
+
+
 class Play:
     """Replica 3 fetches from three others; messages arrive at once, time passes in ticks."""
 
@@ -52,11 +59,11 @@ class Play:
         self.twist: Callable[[int, Message], list[Message]] = lambda source, message: [message]
         self.here = StateTransfer(
             GROUP, ME, lambda to, m: self.wire.append((ME, to, m)), lambda number: None, self._prepare,
-            self._keep,
+            lambda job: None, self._keep,
         )  # fmt: skip
         self.base = base
         self.journal: list[Entry] = []
-        self.sources = {i: Source(self._sender(i), self.kept[i].get) for i in SOURCES}
+        self.sources = {i: source_of(self._sender(i), self.kept[i].get) for i in SOURCES}
         self.fetched: Fetched | None = None
 
     def _sender(self, source: int) -> Callable[[int, Message], None]:
@@ -187,7 +194,7 @@ def test_a_state_that_nobody_keeps_any_more_is_given_up_for_a_newer_one() -> Non
     for source in SOURCES:
         play.kept[source].clear()
         play.kept[source][256] = new
-    play.sources = {i: Source(play._sender(i), play.kept[i].get) for i in SOURCES}
+    play.sources = {i: source_of(play._sender(i), play.kept[i].get) for i in SOURCES}
     play.twist = lambda source, m: [m]
     assert is_that(play.run(new, 10.0), new)
     progress = play.here.progress
@@ -326,7 +333,7 @@ def test_a_source_gives_one_peer_no_more_than_its_share() -> None:
         nonlocal given
         given += len(message.data) if isinstance(message, StatePiece) else 0
 
-    source = Source(count, {128: target}.get)
+    source = source_of(count, {128: target}.get)
     source.on_tick(0.0)
     path = next(p for p in range(16) if target.spaces[0].node(bytes([6, 11, 6, 5, 7, 9, 2, 0, 3, 0, 3, 0, 3, p])))
     wants = ((0, 0, bytes([6, 11, 6, 5, 7, 9, 2, 0, 3, 0, 3, 0, 3, path]), 0),) * AT_ONCE
@@ -344,31 +351,31 @@ def test_a_source_gives_one_peer_no_more_than_its_share() -> None:
 def test_a_peer_keeps_one_old_state_alive_and_not_for_ever() -> None:
     """The one that it fetches; another one takes its place, and without questions it goes."""
     kept = {number: state_at(number, keys=20) for number in (128, 256)}
-    answers: list[Message] = []
-    source = Source(lambda to, m: answers.append(m), kept.get)
+    answered: list[Message] = []
+    source = source_of(lambda to, m: answered.append(m), kept.get)
     source.on_tick(0.0)
     source.on_fetch(1, FetchState(128, ()))
     del kept[128]
     source.on_fetch(1, FetchState(128, ()))
-    assert [bool(m.roots) for m in answers if isinstance(m, StateRoots)] == [True, True]
+    assert [bool(m.roots) for m in answered if isinstance(m, StateRoots)] == [True, True]
     source.on_fetch(2, FetchState(128, ()))
     source.on_fetch(1, FetchState(256, ()))
     source.on_fetch(1, FetchState(128, ()))
-    assert [bool(m.roots) for m in answers[2:] if isinstance(m, StateRoots)] == [False, True, False]
+    assert [bool(m.roots) for m in answered[2:] if isinstance(m, StateRoots)] == [False, True, False]
     del kept[256]
     source.on_tick(11.0)
     source.on_fetch(1, FetchState(256, ()))
-    last = answers[-1]
+    last = answered[-1]
     assert isinstance(last, StateRoots) and not last.roots
 
 
 def test_nonsense_is_answered_by_nothing() -> None:
     """Spaces, kinds and places that do not exist cost a look and bring no answer."""
-    answers: list[Message] = []
-    source = Source(lambda to, m: answers.append(m), {128: state_at(128, keys=20)}.get)
+    answered: list[Message] = []
+    source = source_of(lambda to, m: answered.append(m), {128: state_at(128, keys=20)}.get)
     nonsense = ((2, 1, b"absent", 0), (0, 2, b"key 000001", 1 << 31), (0, 0, bytes([99]), 0), (1, 2, b"", 7))
     source.on_fetch(1, FetchState(128, nonsense))
-    assert answers == []
+    assert answered == []
 
 
 @pytest.mark.parametrize(
@@ -401,6 +408,98 @@ def test_what_packs_well_travels_packed() -> None:
     assert is_that(play.run(target, 5.0), target)
     assert play.here.progress is not None
     assert play.here.progress.fetched < play.here.progress.bytes / 6
+
+
+def test_a_new_aim_waits_until_what_came_is_hashed_bit_by_bit() -> None:
+    """Hashing all of it at once would hold a replica for as long as it takes."""
+    old, new = state_at(128, 6000), state_at(256, 6000, changed=3)
+    play = Play(old)
+    passed = itertools.count()
+    play.twist = lambda source, m: [] if isinstance(m, StatePiece) and next(passed) >= 80 else [m]
+    assert play.run(old, 0.3) is None
+    play.twist = lambda source, m: [m]
+    play.kept = {source: {256: new} for source in SOURCES}
+    play.sources = {i: source_of(play._sender(i), play.kept[i].get) for i in SOURCES}
+    patch = play.here._patch
+    assert patch is not None and patch.taken_pieces > 50
+    hashed: list[int] = []
+    aim, settle = patch.aim, patch.settle
+    patch.settle = lambda keys: hashed.append(keys) or settle(keys)  # type: ignore[method-assign,func-returns-value]
+
+    def aims(roots: tuple[bytes, ...]) -> None:
+        assert not any(state.hash_some(1) for state in patch._states), "nothing is left to hash"
+        aim(roots)
+
+    patch.aim = aims  # type: ignore[method-assign]
+    assert is_that(play.run(new, 5.0), new)
+    assert len(hashed) > 1 and max(hashed) <= 1000
+
+
+def test_very_many_keys_that_are_gone_go_in_steps() -> None:
+    """One small piece says so; no piece removes more than a thousand of them."""
+    base, target = state_at(0, 20_000, value=lambda i, _: b"%d" % i), state_at(128, 3, value=lambda i, _: b"%d" % i)
+    play = Play(target, base=base)
+    removed: list[int] = []
+    play.run(target, 0.1)
+    patch = play.here._patch
+    assert patch is not None
+    remove = patch._remove
+    patch._remove = lambda keys: removed.append(keys) or remove(keys)  # type: ignore[method-assign,func-returns-value]
+    fetched = play.run(target, 5.0)
+    assert is_that(fetched, target) and len(removed) > 15 and max(removed) == 1000
+
+
+def test_a_job_takes_no_more_than_there_is_room_for() -> None:
+    """What is left of it comes later; a want for nothing counts, too, and so does time."""
+    target = state_at(128, 4000)
+    jobs: list[Job] = []
+    sent: list[Message] = []
+    source = Source(lambda to, m: sent.append(m), {128: target}.get, jobs.append)
+    nothing = tuple((0, 1, b"nobody %d" % i, 0) for i in range(16))
+    source.on_fetch(1, FetchState(128, nothing))
+    source.on_fetch(2, FetchState(128, nothing))
+    for _ in range(6):
+        source.on_served(jobs[-1], answers(jobs[-1]))
+    assert [job.peer for job in jobs] == [1, 2, 1, 2, 1, 2, 1] and not sent, "in turn, and one at a time"
+    source.on_served(jobs[-1], answers(jobs[-1]), 1.0)
+    source.on_served(jobs[-1], answers(jobs[-1]), 1.0)
+    assert len(jobs) == 8, "both have used up a second of a processor"
+    source.on_tick(0.5)
+    assert len(jobs) == 8
+    source.on_tick(1.0)
+    little = jobs[-1]._replace(room=1.0, wants=(Want(0, 0, b"", 0),) * 4)
+    assert answers(little).done == 1
+
+
+def test_a_page_that_has_rotted_is_no_piece() -> None:
+    """It brings no answer, and nobody down; whoever asked gets it from another source."""
+    target = state_at(128, 40)
+
+    class Rotten:
+        digest = target.spaces[0].digest
+
+        def get(self, key: bytes) -> bytes:
+            raise StateError("page 7 of the state is not what was stored")
+
+    snapshot = ExecutionSnapshot.__new__(ExecutionSnapshot)
+    for name in ("_cluster", "_epoch", "digest", "history", "number"):
+        setattr(snapshot, name, getattr(target, name))
+    snapshot.spaces = (Rotten(), *target.spaces[1:])  # type: ignore[assignment]
+    sent: list[Message] = []
+    source = source_of(lambda to, m: sent.append(m), {128: snapshot}.get)
+    source.on_fetch(1, FetchState(128, ((0, 1, b"key 000001", 0), (1, 0, b"", 0))))
+    source.on_fetch(1, FetchState(128, ((1, 0, b"", 0),)))
+    assert [m.want[0] for m in sent if isinstance(m, StatePiece)] == [1, 1]
+
+
+def test_a_journal_that_lies_of_its_roots_is_not_believed() -> None:
+    """Else each honest piece would be taken for a lie, and again after each restart."""
+    target, other = state_at(128, 300), state_at(128, 300, changed=9)
+    play = Play(target)
+    roots = tuple(space.digest for space in other.spaces)
+    play.journal = [Aimed(128, target.digest, roots, target.history)]
+    assert is_that(play.run(target, 5.0), target)
+    assert play.here.lies == {}
 
 
 BAD_PACKS = {

@@ -32,6 +32,7 @@ from pbft.storage.group_commit import SynchronousLog
 from pbft.storage.simulated_files import SimulatedDirectory
 from pbft.storage.wal import Wal, open_log
 from pbft.transfer import Fetched, built, prepared
+from pbft.transfer_source import Job, answers
 
 _SEGMENT = 1 << 16
 _TICK = 0.02
@@ -149,6 +150,7 @@ class Machine:
             self._on_evidence,
             self._snapshots.get,
             self._prepare,
+            self._serve,
             lambda entry: None,
             self._install,
             self._reborn,
@@ -380,6 +382,9 @@ class Machine:
         newest = self._snapshots[max(self._snapshots)] if self._snapshots else None
         start = prepared(newest, [])
         self._soon(lambda: self.host.prepared(start), self._random.random() * 0.01)
+
+    def _serve(self, job: Job) -> None:
+        self._soon(lambda: self.host.served(job, answers(job), 0.0))
 
     def _install(self, fetched: Fetched) -> None:
         replica = self.host.replica

@@ -12,9 +12,11 @@ while the keys that no open want owns are as in the target.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 
 from pbft.crypto.digests import digest
 from pbft.state.errors import ProofError, StateError
@@ -42,6 +44,8 @@ _LITTLE = 2048
 _ALIKE = 0.6
 """Share of other entries above which all of a subtree is asked for: each by itself costs more bytes and time."""
 _REMEMBERED = 512
+_STEP = 1000
+"""Keys that are removed beside one piece."""
 _LITTLE_SPACE = 0.01
 """What each space but the first, the application's, is taken to be of the whole."""
 
@@ -79,8 +83,8 @@ class _Value:
 class Patch:
     """Makes states what they are under given root digests, piece by piece.
 
-    Ask a holder of the target for what `wanted` names, hand the answers to `take`, until `done`. To spread the
-    hashing that `done` completes, call `State.hash_some` in between.
+    Ask a holder of the target for what `wanted` names, hand the answers to `take`, until `done`. To spread what `done`
+    and a second `aim` complete, call `settle` before.
     """
 
     def __init__(self, states: tuple[State, ...]) -> None:
@@ -93,6 +97,9 @@ class Patch:
         # Invariant: the places of open wants do not overlap, but for the wants of the chunks of one value. The
         # value is the expected digest, or for CHUNKS what they are part of.
         self._open: dict[Want, bytes | _Value] = {}
+        # What is here and not in the target, below nodes that are known; it goes in steps, since it may be very much.
+        # Invariant: no open want owns any of it.
+        self._gone: deque[tuple[int, Iterator[bytes]]] = deque()
         # About how much of the whole an open want leads to, and the one that is taken at present; see `share`.
         self._shares: dict[Want, float] = {}
         self._share = 0.0
@@ -108,6 +115,8 @@ class Patch:
         What has been applied stays, and is not fetched again where it still holds; neither are the chunks of a
         value that is incomplete. The answers to earlier wants are of no use now: do not hand them in.
         """
+        while not self.settle(_STEP):
+            pass
         if len(roots) != len(self._states) or any(len(root) != DIGEST_BYTES for root in roots):
             raise StateError(f"{len(self._states)} states need as many roots of {DIGEST_BYTES} bytes each")
         self._snapshots = [state.checkpoint() for state in self._states]
@@ -125,6 +134,25 @@ class Patch:
             else:
                 self._share = _LITTLE_SPACE if space else 1 - _LITTLE_SPACE * (len(roots) - 1)
                 self._want_node(space, b"", self._snapshots[space].root, roots[space])
+
+    def settle(self, keys: int) -> bool:
+        """Do some of the work that `aim` and `done` would do at once: remove what is not in the target, hash what has
+        been applied. False while there is more of it."""
+        if not self._remove(keys):
+            return False
+        return not any(state.hash_some(keys) for state in self._states)
+
+    def _remove(self, keys: int) -> bool:
+        while self._gone:
+            space, doomed = self._gone[0]
+            state = self._states[space]
+            for key in islice(doomed, keys):
+                del state[key]
+                keys -= 1
+            if keys <= 0:
+                return False
+            self._gone.popleft()
+        return True
 
     def wanted(self) -> Iterator[Want]:
         """All open wants, in the order in which to fetch them: the last opened first, which keeps them few.
@@ -149,6 +177,7 @@ class Patch:
         except ProofError:
             return Taken.LIE
         del self._open[want], self._shares[want]
+        self._remove(_STEP)
         self.taken_pieces += 1
         self.taken_bytes += len(data)
         return Taken.KEPT
@@ -161,6 +190,8 @@ class Patch:
         """
         if self._roots is None or self._open:
             return False
+        while not self._remove(_STEP):
+            pass
         for space, (state, root) in enumerate(zip(self._states, self._roots, strict=True)):
             if state.checkpoint().digest != root:
                 raise StateError(f"nothing is left to fetch, but state {space} does not have its root digest")
@@ -186,8 +217,7 @@ class Patch:
 
     def _take_inner(self, space: int, local: Node | None, view: InnerView) -> Sequence[bytes]:
         """Go from what was there, `local`, to the inner node; the paths of the children that are wanted for it."""
-        for key in _homeless(local, view):
-            del self._states[space][key]
+        self._gone.append((space, _homeless(local, view)))
         opened = []
         self._share /= sum(child is not None for child in view.children) + (view.entry is not None)
         for slot, child in reversed(list(enumerate(view.children))):
@@ -223,9 +253,7 @@ class Patch:
         """Go from what was there, `local`, to these keys with their values, or with the digests of their entries."""
         state = self._states[space]
         keys = dict(found.entries) if isinstance(found, BucketView) else found
-        for key, _ in walk(local):
-            if key not in keys:
-                del state[key]
+        self._gone.append((space, (key for key, _ in walk(local) if key not in keys)))
         if isinstance(found, BucketView):
             equals = sum(_has_entry(local, key, expected) for key, expected in found.entries)
             self._share /= len(found.entries)

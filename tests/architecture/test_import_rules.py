@@ -37,7 +37,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pbft.config": ("pbft.crypto",),
     "pbft.batch": ("pbft.codec", "pbft.config", "pbft.crypto", "pbft.messages"),
     "pbft.application": ("pbft.state", "pbft.crypto"),
-    "pbft.host": ("pbft.protocol", "pbft.execution", "pbft.transfer", *PURE_OURS),
+    "pbft.host": ("pbft.protocol", "pbft.execution", "pbft.transfer", "pbft.transfer_source", *PURE_OURS),
     "pbft.transfer": ("pbft.transfer_source", "pbft.execution", "pbft.state", "pbft.application", *PURE_OURS),
     "pbft.transfer_source": ("pbft.execution", "pbft.state", *PURE_OURS),
     "pbft.misbehaviour": ("pbft.misbehaviour", *PURE_OURS),

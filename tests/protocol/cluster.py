@@ -178,6 +178,7 @@ class Member:
             evidence=self.evidence.append,
             kept=lambda number: None,
             prepare=lambda: None,
+            serve=lambda job: None,
             keep=lambda entry: None,
             install=lambda fetched: None,
             reborn=self._declare,

@@ -67,6 +67,7 @@ class DiskMember(Member):
             evidence=self.evidence.append,
             kept=lambda number: None,
             prepare=lambda: None,
+            serve=lambda job: None,
             keep=lambda entry: None,
             install=lambda fetched: None,
             reborn=lambda: None,
