@@ -24,6 +24,8 @@ from pbft.storage.checkpoints import StoredCheckpoint, open_checkpoint
 from pbft.storage.errors import DamagedCheckpoint
 from pbft.storage.files import RealDirectory
 
+_NAME_MAX = 4096
+
 
 class BackupError(ConfigError):
     """A file that is no backup, or not the one that is needed: one sentence that names file, place and remedy."""
@@ -69,7 +71,8 @@ def read_backup(path: Path, group: Group | None = None) -> Backup:
     if group is not None and replicas != group.replicas:
         raise BackupError(f"{path} names other keys of the replicas than the cluster's file; do not trust it")
     signers = _signers(path, state, replicas)
-    application = system.get(b"application", b"").decode("utf-8", "replace")
+    name = system.get(b"application", b"").decode("utf-8", "replace")
+    application = "".join(c if c.isprintable() else "?" for c in name[:_NAME_MAX])
     return Backup(state, application, replicas, _tunables(path, system), signers, stored.size)
 
 
@@ -119,6 +122,8 @@ def _tunables(path: Path, system: State) -> dict[str, int]:
     for spec in fields(Tunables):
         raw = system.get(b"tunable/" + spec.name.encode())
         if raw is not None:
+            if len(raw) > 8:
+                raise BackupError(f"{path} holds a {spec.name} of {len(raw)} bytes; use another copy of it")
             values[spec.name] = int.from_bytes(raw, "big")
     try:
         Tunables(**values)

@@ -91,14 +91,15 @@ class DurableCheckpoints:
             if snapshot is not None:
                 try:
                     async with self._writing:
-                        await trio.to_thread.run_sync(store.write, snapshot, certificate, self._is_rotten)
+                        if number >= store.newest:  # else a newer one has come from others meanwhile
+                            await trio.to_thread.run_sync(store.write, snapshot, certificate, self._is_rotten)
+                            self._written, self._is_rotten = number, False
                 except OSError as error:
                     log.error("replica %d: no durable checkpoint %d: %s", self._me, number, error)
                     self._not_before = time.monotonic() + _AGAIN
                 else:
                     self._logged_before = logged
                     self._due = time.monotonic() + self._tunables.durable_checkpoint_interval
-                    self._written, self._is_rotten = number, False
                     self._host.checkpoint_durable(number)
                     self._host.flush()
             self._is_writing = False

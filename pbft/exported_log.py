@@ -1,7 +1,7 @@
 """The ordered input of a cluster in a file: every batch in its order, and the stable certificates between them.
 
     file  = magic | frame*
-    frame = length, crc of length and content | content: one canonical row of `exported`
+    frame = length, crc of the content, crc of both | content: one canonical row of `exported`
 
 For audit, and for `pbft replay`: whoever has a state of the cluster executes the batches above it and compares digests
 with what a quorum has signed. The file grows at its end only. What a crash left half written there is no frame, and is
@@ -23,8 +23,10 @@ from pbft.config import ConfigError
 from pbft.messages import Checkpoint, wire
 from pbft.protocol.records import Accepted, Executing, Record, StableCertificate
 
-MAGIC = b"PBFTINP\x01"
-_FRAME = Struct("<II")
+MAGIC = b"PBFTINP\x02"
+_FRAME = Struct("<III")
+_SUMMED = Struct("<II")
+_CRC = Struct("<I")
 _FRAME_MAX = 65 << 20
 
 exported = Family("entry of an exported log")
@@ -97,10 +99,14 @@ def _frames(path: Path) -> Iterator[tuple[int, Entry]]:
             head = file.read(_FRAME.size)
             if len(head) < _FRAME.size:
                 return
-            length, crc = _FRAME.unpack(head)
+            length, crc, head_crc = _FRAME.unpack(head)
+            if head_crc != zlib.crc32(head[: _SUMMED.size]) or length > _FRAME_MAX:
+                if not any(head) and not any(iter(lambda: file.read(1 << 20).strip(b"\0"), b"")):
+                    return  # room that was made for what then was not written
+                raise ExportError(f"{path} is damaged at byte {offset}; use another copy of it")
             end = offset + _FRAME.size + length
-            content = file.read(length) if length <= _FRAME_MAX else b""
-            if len(content) < length or zlib.crc32(content, length) != crc:
+            content = file.read(length)
+            if len(content) < length or zlib.crc32(content) != crc:
                 if end >= size:
                     return  # half written
                 raise ExportError(f"{path} is damaged at byte {offset}; use another copy of it")
@@ -168,7 +174,8 @@ class ExportWriter:
 
     def _write(self, entry: Entry) -> None:
         content = exported.encode(entry)
-        self._file.write(_FRAME.pack(len(content), zlib.crc32(content, len(content))) + content)
+        head = _SUMMED.pack(len(content), zlib.crc32(content))
+        self._file.write(head + _CRC.pack(zlib.crc32(head)) + content)
 
     def sync(self) -> None:
         """Make all durable."""

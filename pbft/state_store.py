@@ -19,6 +19,11 @@ class StateStore:
         self._store = store
         self._newest = stored
 
+    @property
+    def newest(self) -> int:
+        """Number of the newest state that is durable; 0 if none is."""
+        return 0 if self._newest is None else self._newest.number
+
     def write(self, snapshot: ExecutionSnapshot, certificate: bytes = b"", whole: bool = False) -> None:
         """Make a state durable. Blocks. `certificate`: an encoded STABLE that names it. `whole`: without relying on
         what is there. Raises OSError (what was durable still is), ValueError if a newer one is."""

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -204,7 +205,7 @@ def _ask_for_checkpoint(config: ClusterConfig, replica: int) -> None:
 def take(config: ClusterConfig, replica: int, path: Path) -> Backup:
     """Copy the newest state on the disk of a replica, verified before it has its name. Raises BackupError, OSError."""
     folder = config.data_directory(replica)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
         for _ in range(10):
             stored = _stored(config, replica)
@@ -238,7 +239,7 @@ def _write_whole(stored: StoredCheckpoint, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as data, target.open("wb") as copy:  # the open file stays whole, though it be removed
+    with source.open("rb") as data, target.open("xb") as copy:  # the open file stays whole, though it be removed
         os.fchmod(copy.fileno(), 0o600)
         shutil.copyfileobj(data, copy, 1 << 20)
         copy.flush()

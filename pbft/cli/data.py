@@ -15,7 +15,7 @@ from pbft.codec import CodecError
 from pbft.config import Group
 from pbft.config_file import ClusterConfig
 from pbft.crypto import PublicKey
-from pbft.execution.snapshots import read_spaces
+from pbft.execution.snapshots import SnapshotError, read_spaces
 from pbft.protocol.records import (
     Entered,
     Left,
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         problems.append(str(error))
     try:
         _verify_checkpoint(inspection, group, log, found)
-    except (DamagedCheckpoint, CodecError, StorageError) as error:
+    except (DamagedCheckpoint, SnapshotError, CodecError, StorageError) as error:
         problems.append(str(error))
     found["problems"] = problems
     print(json.dumps(found) if args.json else "\n".join(_sentences(inspection, found)))

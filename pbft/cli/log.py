@@ -13,9 +13,10 @@ from typing import Any
 from pbft.batch import decode_batch
 from pbft.cli.output import counted
 from pbft.cli.status import ask, number
+from pbft.codec import CodecError
 from pbft.config import ConfigError
 from pbft.config_file import ClusterConfig
-from pbft.exported_log import Certified, Export, ExportWriter, Head, Ordered, read_export
+from pbft.exported_log import Certified, Export, ExportError, ExportWriter, Head, Ordered, read_export
 from pbft.protocol.records import decode_record
 from pbft.storage.data_directory import identity_of
 from pbft.storage.files import RealDirectory
@@ -99,7 +100,7 @@ def _source(config: ClusterConfig, wanted: int | None) -> int:
 
 def _show(path: Path, as_json: bool) -> int:
     for entry in read_export(path):
-        fields = _fields(entry)
+        fields = _fields(path, entry)
         if as_json:
             print(json.dumps({"entry": type(entry).__name__.lower(), **fields}))
         else:
@@ -107,7 +108,7 @@ def _show(path: Path, as_json: bool) -> int:
     return 0
 
 
-def _fields(entry: Head | Ordered | Certified) -> dict[str, Any]:
+def _fields(path: Path, entry: Head | Ordered | Certified) -> dict[str, Any]:
     match entry:
         case Head(cluster, epoch, after):
             return {"cluster": cluster.hex(), "epoch": epoch, "after": after}
@@ -119,7 +120,10 @@ def _fields(entry: Head | Ordered | Certified) -> dict[str, Any]:
                 "signers": [c.sender for c in checkpoints if c.digest == first.digest],
             }
         case Ordered(number_, encoded):
-            batch = decode_batch(encoded)
+            try:
+                batch = decode_batch(encoded)
+            except CodecError as error:
+                raise ExportError(f"{path}: batch {number_} cannot be read ({error}); use another copy") from None
             at = datetime.fromtimestamp(batch.time / 1e6, UTC).isoformat() if batch.time < 1 << 55 else batch.time
             return {
                 "number": number_,

@@ -55,7 +55,11 @@ EXIT_CODES = {
     ),
     "restore": ("0: done", f"{USAGE}; a file that is no whole backup"),
     "log": ("0: written, or printed", f"{USAGE}; a file that is no whole export; a log that does not follow it"),
-    "replay": ("0: all states are as signed", "1: one differs", f"{USAGE}; a file that is no whole backup or export"),
+    "replay": (
+        "0: all states are as signed",
+        "1: one differs, or none is signed",
+        f"{USAGE}; a file that is no whole backup or export",
+    ),
     "demo": ("0: all was as it should be", "1: it was not", USAGE),
     "simulate": (
         "0: no check failed (with --mutants: each bug was found)",

@@ -38,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+_KEPT = 64
+"""States that wait for their certificate."""
+
+
 @dataclass(slots=True)
 class Replayed:
     """What came of a replay."""
@@ -47,13 +51,15 @@ class Replayed:
     digest: bytes
     compared: int = 0
     """Checkpoints whose digest a quorum has signed."""
+    certified: int = 0
+    """The last of them."""
     differing: list[int] = field(default_factory=list)
     """Those whose state differs here."""
     written: int | None = None
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if all digests agree, 1 if one differs."""
+    """0 if all digests agree, 1 if one differs, or the log holds no certificate although it is long enough for one."""
     config = ClusterConfig.load(args.cluster)
     if args.to is not None and args.to.exists():
         raise ConfigError(f"{args.to} exists; choose another name, or remove it yourself")
@@ -62,11 +68,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({
             "began": done.began, "ended": done.ended, "digest": done.digest.hex(), "compared": done.compared,
-            "differing": done.differing, "written": done.written,
+            "certified": done.certified, "differing": done.differing, "written": done.written,
         }))  # fmt: skip
     else:
         print("\n".join(sentences(done, args.to)))
-    return 1 if done.differing else 0
+    interval = config.group.tunables.checkpoint_interval
+    return 1 if done.differing or (not done.compared and done.ended - done.began >= 2 * interval) else 0
 
 
 def sentences(done: Replayed, to: Path | None) -> list[str]:
@@ -78,8 +85,11 @@ def sentences(done: Replayed, to: Path | None) -> list[str]:
             f"DIFFERENT: {counted(len(done.differing), 'state')} of {done.compared} that a quorum has signed, the "
             f"first is {done.differing[0]}; the application is not the one that ran, or not deterministic"
         )
-    else:
+    elif done.compared:
         found.append(f"{counted(done.compared, 'checkpoint')} compared: each is the state that a quorum has signed")
+    if done.ended > max(done.began, done.certified):
+        first = max(done.began, done.certified) + 1
+        found.append(f"NOT CERTIFIED: batches {first} to {done.ended}, for which the log holds no certificate")
     if to is not None:
         found.append(
             f"{to}: state {done.written}" if done.written is not None else f"{to} is not written: no certificate"
@@ -123,16 +133,21 @@ def replay(group: Group, executor: Executor, log: Path, until: int | None, to: P
                     )
             case Ordered(number, encoded):
                 if until is not None and number > until:
-                    break
+                    if number > until + group.tunables.log_window:
+                        break
+                    continue  # the certificate of `until` may stand here
                 if number > executor.last_executed:
                     _execute(executor, log, number, encoded)
                     if number % group.tunables.checkpoint_interval == 0:
                         snapshots[number] = executor.snapshot()
+                        if len(snapshots) > _KEPT:
+                            del snapshots[min(snapshots)]
             case Certified(checkpoints):
                 number = checkpoints[0].number
                 if number in snapshots and number > done.began:
                     snapshot = snapshots[number]
                     done.compared += 1
+                    done.certified = number
                     if _certified(group, log, checkpoints) != snapshot.digest:
                         done.differing.append(number)
                     elif to is not None and not done.differing:

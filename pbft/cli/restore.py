@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
 from pathlib import Path
 
+from pbft.apps import APPLICATIONS
 from pbft.backup import Backup, BackupError, read_backup
 from pbft.cli.applications import full_name, load_application
 from pbft.cli.init import add_cluster_arguments, say
@@ -21,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pbft restore`."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a backup, as `pbft backup` writes it")
     add_cluster_arguments(parser)
-    parser.add_argument("--app", metavar="NAME|MODULE:CLASS|FILE.py:CLASS", help="the service (default: the backup's)")
+    parser.add_argument(
+        "--app", metavar="NAME|MODULE:CLASS|FILE.py:CLASS", help="the service (default: the backup's, if it ships)"
+    )
     parser.add_argument(
         "--replica",
         type=int,
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.replica is not None:
         return _seed(args.file, ClusterConfig.load(args.directory / "cluster.toml"), args.replica)
     backup = read_backup(args.file)
-    app = args.app or backup.application
+    app = args.app or _named(args.file, backup)
     load_application(app, Path.cwd())
     genesis = args.directory / GENESIS
     if genesis.exists():
@@ -58,6 +62,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _named(file: Path, backup: Backup) -> str:
+    """The application that a backup names, if it is one that ships: a file that somebody sent must not say what code is
+    run here."""
+    if APPLICATIONS.get(backup.application, backup.application) not in APPLICATIONS.values():
+        raise ConfigError(
+            f"{file} is of application {backup.application}, which is none that ships; if you trust it, name it: --app"
+        )
+    return backup.application
+
+
 def _seed(file: Path, config: ClusterConfig, replica: int) -> int:
     if not 0 <= replica < len(config.replicas):
         raise ConfigError(f"{config.path}: there is no replica {replica}; ids are 0 to {len(config.replicas) - 1}")
@@ -75,9 +89,9 @@ def _seed(file: Path, config: ClusterConfig, replica: int) -> int:
 
 
 def _copy(source: Path, target: Path) -> None:
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
     try:
-        with source.open("rb") as data, part.open("wb") as copy:
+        with source.open("rb") as data, part.open("xb") as copy:
             os.fchmod(copy.fileno(), 0o600)
             shutil.copyfileobj(data, copy, 1 << 20)
             copy.flush()

@@ -240,6 +240,14 @@ def replayed(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, An
     return found | {"code": code}
 
 
+def renamed(cluster: ClusterConfig, app: str) -> str:
+    """Its file, with another application."""
+    before = cluster.path.read_text()
+    after = before.replace(f'app = "{cluster.group.app}"', f'app = "{app}"')
+    assert after != before
+    return after
+
+
 def test_a_replay_gives_the_same_states(
     cluster: ClusterConfig, backup: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -268,9 +276,7 @@ def test_an_application_that_does_otherwise_is_found(
         "            self.state[b'odd'] = b'1'\n"
         "        return super().execute(operation, context)\n"
     )
-    text = cluster.path.read_text()
-    app = cluster.group.app
-    cluster.path.write_text(text.replace(app, f"{other}:Other"))
+    cluster.path.write_text(renamed(cluster, f"{other}:Other"))
     found = replayed(capsys, cluster.path, log)
     assert found["code"] == 1 and found["differing"][0] in (K, 2 * K)
 
@@ -290,8 +296,11 @@ def test_an_export_goes_on_where_it_ended(cluster: ClusterConfig, tmp_path: Path
 
 
 def test_damage_to_an_export_is_one_sentence(cluster: ClusterConfig, refused: Any, tmp_path: Path) -> None:
-    """Every byte: refused, or what stands before it and nothing else."""
-    log = exported(cluster, tmp_path / "log", 20)
+    """Every byte: refused, also by whoever would go on writing; but for the content of the last entry, which may be
+    half written."""
+    log = exported(cluster, tmp_path / "log", 19)
+    before = log.stat().st_size
+    log = exported(cluster, log, 20)
     whole, data = list(read_export(log)), log.read_bytes()
     for at in range(len(data)):
         damaged = bytearray(data)
@@ -301,10 +310,64 @@ def test_damage_to_an_export_is_one_sentence(cluster: ClusterConfig, refused: An
             found = list(read_export(log))
         except ExportError as error:
             assert str(log) in str(error)
+            with pytest.raises(ExportError):
+                ExportWriter(log, cluster.group.cluster, 0)
+            assert log.read_bytes() == damaged
         else:
-            assert found == whole[: len(found)] and len(found) < len(whole)
+            assert found == whole[:-1] and at > before
     assert "is no exported log" in refused("log", "show", cluster.path)
     assert "does not exist" in refused("log", "show", tmp_path / "nothing")
+    log.write_bytes(data[:before] + bytes(5000))
+    assert list(read_export(log)) == whole[:-1], "what a crash leaves where nothing was written"
+
+
+def test_a_log_that_nobody_signed_is_said_to_be_so(
+    cluster: ClusterConfig, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A replay of it proves nothing; above the last certificate it proves nothing either."""
+    log = tmp_path / "log"
+    writer = ExportWriter(log, cluster.group.cluster, 0)
+    writer.begin(0)
+    for n, batch in enumerate(batches(cluster, 2 * K), 1):
+        writer.batch(n, batch.encoded)
+    writer.close()
+    assert main(["replay", str(cluster.path), str(log)]) == 1
+    said = capsys.readouterr().out
+    assert f"NOT CERTIFIED: batches 1 to {2 * K}" in said and "compared" not in said
+    assert replayed(capsys, cluster.path, exported(cluster, tmp_path / "short", 9))["code"] == 0
+    whole = exported(cluster, tmp_path / "whole", 3 * K + 5)
+    found = replayed(capsys, cluster.path, whole, "--until", 2 * K)
+    assert (found["ended"], found["certified"], found["compared"]) == (2 * K, 2 * K, 2)
+    assert main(["replay", str(cluster.path), str(whole)]) == 0
+    assert f"NOT CERTIFIED: batches {3 * K + 1} to {3 * K + 5}" in capsys.readouterr().out
+
+
+def test_what_is_no_batch_is_one_sentence(
+    cluster: ClusterConfig, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It names the file and the number."""
+    writer = ExportWriter(tmp_path / "log", cluster.group.cluster, 0)
+    writer.begin(0)
+    writer.batch(1, b"no batch")
+    writer.close()
+    assert main(["log", "show", str(tmp_path / "log")]) == 2
+    assert f"{tmp_path / 'log'}: batch 1 cannot be read" in capsys.readouterr().err
+
+
+def test_a_backup_does_not_say_what_code_runs(cluster: ClusterConfig, refused: Any, tmp_path: Path) -> None:
+    """It may name any file; only who restores it may."""
+    evil = tmp_path / "evil.py"
+    evil.write_text(
+        f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()\nfrom pbft.apps.kv import KeyValue\n"
+    )
+    cluster.path.write_text(renamed(cluster, f"{evil}:KeyValue"))
+    theirs = ClusterConfig.load(cluster.path)
+    file = backed_up(theirs, tmp_path / "theirs.backup")
+    (tmp_path / "ran").unlink()
+    said = refused("restore", file, tmp_path / "new")
+    assert f"{evil}:KeyValue, which is none that ships" in said and "--app" in said
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "new").exists()
+    assert main(["restore", "--app", "kv", str(file), str(tmp_path / "new")]) == 0
 
 
 def test_a_log_that_does_not_follow_is_refused(cluster: ClusterConfig, refused: Any, tmp_path: Path) -> None:
