@@ -21,6 +21,8 @@ RATE = 32 << 20
 _BURST = 1 << 20
 _PINNED = 10.0
 """Seconds for which a state that was asked for is kept."""
+_PINNED_MOST = 3600.0
+"""Seconds for which it is kept in all: who needs longer goes on with a newer one, and keeps what it has of this."""
 _WAITING = 64
 """Pieces that one peer may have waiting at a source."""
 _AT_ONCE = 4
@@ -127,8 +129,8 @@ class Source:
         self._kept = kept
         self._start = serve
         self._busy_rate = min(busy_rate, RATE)
-        self._pins: dict[int, tuple[ExecutionSnapshot, float]] = {}
-        """Peer -> (the state that it fetches, when it last asked): one each, so that they bound it."""
+        self._pins: dict[int, tuple[ExecutionSnapshot, float, float]] = {}
+        """Peer -> (the state that it fetches, since when, when it last asked): one each, so that they bound it."""
         self._waiting: dict[int, deque[Want]] = {}
         self._room: dict[int, float] = {}
         self._packer = Packer()
@@ -141,7 +143,9 @@ class Source:
         if snapshot is None:
             self._send(sender, StateRoots(message.number, (), bytes(32)))
             return
-        self._pins[sender] = (snapshot, self._now)
+        pinned = self._pins.get(sender)
+        since = pinned[1] if pinned is not None and pinned[0] is snapshot else self._now
+        self._pins[sender] = (snapshot, since, self._now)
         if not message.wanted:
             roots = tuple(space.digest for space in snapshot.spaces)
             self._send(sender, StateRoots(message.number, roots, snapshot.history))
@@ -161,7 +165,8 @@ class Source:
         """Time has passed: there is room to serve again. `is_busy`: requests are ordered at present."""
         passed, self._now = now - self._now, now
         rate = self._busy_rate if is_busy else RATE
-        for peer in [p for p, (_, asked) in self._pins.items() if now - asked > _PINNED]:
+        over = [p for p, (_, since, asked) in self._pins.items() if now - asked > _PINNED or now - since > _PINNED_MOST]
+        for peer in over:
             del self._pins[peer]
             self._waiting.pop(peer, None)
             self._room.pop(peer, None)

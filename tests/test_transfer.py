@@ -369,6 +369,20 @@ def test_a_peer_keeps_one_old_state_alive_and_not_for_ever() -> None:
     assert isinstance(last, StateRoots) and not last.roots
 
 
+def test_nobody_holds_an_old_state_for_ever() -> None:
+    """Whoever asks for it again and again, and never has enough."""
+    answered: list[Message] = []
+    kept = {128: state_at(128, keys=20)}
+    source = source_of(lambda to, m: answered.append(m), kept.get)
+    source.on_fetch(1, FetchState(128, ()))
+    kept.clear()
+    for second in range(9, 3700, 9):
+        source.on_tick(second)
+        source.on_fetch(1, FetchState(128, ()))
+    found = [bool(m.roots) for m in answered if isinstance(m, StateRoots)]
+    assert 390 < sum(found) < 405 and not found[-1]
+
+
 def test_nonsense_is_answered_by_nothing() -> None:
     """Spaces, kinds and places that do not exist cost a look and bring no answer."""
     answered: list[Message] = []
