@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -111,9 +112,13 @@ def fill(parser: argparse.ArgumentParser, command: str) -> None:
 def _run(args: argparse.Namespace) -> int:
     try:
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
+        sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read the output has enough, as `head` does
+        return 141
     except BaseException as error:
         known = first_known(error)
         if known is None:

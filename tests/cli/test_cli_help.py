@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -48,3 +51,13 @@ def test_the_columns_of_the_status_are_explained(capsys: pytest.CaptureFixture[s
     assert main(["status", "--help"]) == 0
     told = capsys.readouterr().out.partition("columns:\n")[2].partition("\n\n")[0]
     assert re.findall(r"^  (\w+) ", told, re.MULTILINE) == titles.split()
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    """As when the output goes to `head`."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "pbft", "apps"], stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
