@@ -11,8 +11,9 @@ cut off by whoever goes on writing.
 from __future__ import annotations
 
 import os
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -63,11 +64,20 @@ class Certified(NamedTuple):
 Entry = Head | Ordered | Certified
 
 
-def read_export(path: Path) -> Iterator[Entry]:
+def say_cut(path: Path, offset: int) -> None:
+    """Tell whoever reads an export that it ends within an entry."""
+    print(
+        f"pbft: {path} ends within an entry, at byte {offset}: so a crash leaves it, or a copy that was cut short; "
+        "what stands before is whole",
+        file=sys.stderr,
+    )
+
+
+def read_export(path: Path, cut: Callable[[Path, int], None] = lambda path, offset: None) -> Iterator[Entry]:
     """The entries of a file, from its Head on, each verified against its checksum, numbers without a gap. What is half
-    written at the end ends it. Raises ExportError and OSError."""
+    written at the end ends it, and `cut` is told the file and where that begins. Raises ExportError and OSError."""
     last: int | None = None
-    for offset, entry in _frames(path):
+    for offset, entry in _frames(path, cut):
         match entry:
             case Head():
                 if last is not None:
@@ -85,7 +95,7 @@ def read_export(path: Path) -> Iterator[Entry]:
         raise ExportError(f"{path} is no exported log; name one that `pbft log export` has written")
 
 
-def _frames(path: Path) -> Iterator[tuple[int, Entry]]:
+def _frames(path: Path, cut: Callable[[Path, int], None]) -> Iterator[tuple[int, Entry]]:
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -98,17 +108,21 @@ def _frames(path: Path) -> Iterator[tuple[int, Entry]]:
         while True:
             head = file.read(_FRAME.size)
             if len(head) < _FRAME.size:
+                if head:
+                    cut(path, offset)
                 return
             length, crc, head_crc = _FRAME.unpack(head)
             if head_crc != zlib.crc32(head[: _SUMMED.size]) or length > _FRAME_MAX:
                 if not any(head) and not any(iter(lambda: file.read(1 << 20).strip(b"\0"), b"")):
-                    return  # room that was made for what then was not written
+                    cut(path, offset)  # room that was made for what then was not written
+                    return
                 raise ExportError(f"{path} is damaged at byte {offset}; use another copy of it")
             end = offset + _FRAME.size + length
             content = file.read(length)
             if len(content) < length or zlib.crc32(content) != crc:
                 if end >= size:
-                    return  # half written
+                    cut(path, offset)
+                    return
                 raise ExportError(f"{path} is damaged at byte {offset}; use another copy of it")
             try:
                 entry: Entry = exported.decode(content)

@@ -16,7 +16,7 @@ from pbft.cli.status import ask, number
 from pbft.codec import CodecError
 from pbft.config import ConfigError
 from pbft.config_file import ClusterConfig
-from pbft.exported_log import Certified, Export, ExportError, ExportWriter, Head, Ordered, read_export
+from pbft.exported_log import Certified, Export, ExportError, ExportWriter, Head, Ordered, read_export, say_cut
 from pbft.protocol.records import decode_record
 from pbft.storage.data_directory import identity_of
 from pbft.storage.files import RealDirectory
@@ -99,7 +99,7 @@ def _source(config: ClusterConfig, wanted: int | None) -> int:
 
 
 def _show(path: Path, as_json: bool) -> int:
-    for entry in read_export(path):
+    for entry in read_export(path, say_cut):
         fields = _fields(path, entry)
         if as_json:
             print(json.dumps({"entry": type(entry).__name__.lower(), **fields}))

@@ -18,7 +18,7 @@ from pbft.config import ConfigError, Group
 from pbft.config_file import ClusterConfig
 from pbft.crypto import PublicKey
 from pbft.execution import Executor
-from pbft.exported_log import Certified, ExportError, Head, Ordered, read_export
+from pbft.exported_log import Certified, ExportError, Head, Ordered, read_export, say_cut
 from pbft.messages import Checkpoint, Stable, encode
 from pbft.storage.checkpoints import write_checkpoint
 from pbft.storage.files import RealDirectory
@@ -61,6 +61,8 @@ class Replayed:
 def run(args: argparse.Namespace) -> int:
     """0 if all digests agree, 1 if one differs, or the log holds no certificate although it is long enough for one."""
     config = ClusterConfig.load(args.cluster)
+    if args.until is not None and args.until < 1:
+        raise ConfigError(f"--until {args.until}: batches are numbered from 1")
     if args.to is not None and args.to.exists():
         raise ConfigError(f"{args.to} exists; choose another name, or remove it yourself")
     executor = _beginning(config, args.backup)
@@ -119,7 +121,7 @@ def replay(group: Group, executor: Executor, log: Path, until: int | None, to: P
     """Execute what the log holds above the executor's state. Raises ExportError and OSError."""
     done = Replayed(executor.last_executed, executor.last_executed, executor.snapshot().digest)
     snapshots = {executor.last_executed: executor.snapshot()}
-    for entry in read_export(log):
+    for entry in read_export(log, say_cut):
         match entry:
             case Head(cluster, epoch, after):
                 if (cluster, epoch) != (group.cluster, group.epoch):

@@ -404,11 +404,17 @@ def test_an_export_is_printed(cluster: ClusterConfig, capsys: pytest.CaptureFixt
     """Who asked for what, and when."""
     log = exported(cluster, tmp_path / "log", 3)
     assert main(["log", "show", "--json", str(log)]) == 0
-    head, first, second, _ = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    out, err = capsys.readouterr()
+    head, first, second, _ = [json.loads(line) for line in out.splitlines()]
+    assert err == ""
     assert (head["after"], first["requests"][0]["kind"]) == (0, "open")
     assert second["requests"][0]["operations"] == [put(b"k2", b"v2").hex()]
     assert main(["log", "show", str(log)]) == 0
     assert "ordered number=3" in capsys.readouterr().out
+    log.write_bytes(log.read_bytes()[:-1])
+    assert main(["log", "show", "--json", str(log)]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3 and f"{log} ends within an entry, at byte" in err
     assert "give `pbft log export CLUSTER.toml FILE`" in (main(["log", "show", "a", "b"]), capsys.readouterr().err)[1]
 
 

@@ -98,6 +98,7 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "no runs": ("simulate --runs 0", "error: argument --runs: 0 is less than 1"),
     "no jobs": ("simulate --jobs -1", "error: argument --jobs: -1 is less than 1"),
     "no minutes": ("simulate --minutes nan", "error: argument --minutes: nan minutes are no time to run"),
+    "until nothing": ("replay {c} {here} --until 0", "pbft: --until 0: batches are numbered from 1"),
     "an unknown value": ("simulate --set seed=4", "pbft: --set 'seed=4' is not NAME=VALUE with a NAME such as"),
     "unknown benchmark": ("bench frob", "pbft bench: error: argument what: invalid choice: 'frob'"),
     "seconds in words": ("demo --seconds few", "error: argument --seconds: invalid float value: 'few'"),
