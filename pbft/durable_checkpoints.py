@@ -19,6 +19,8 @@ log = logging.getLogger("pbft.node")
 
 _AGAIN = 5.0
 """Seconds until the next try after one that failed: the log grows meanwhile."""
+_MUCH = 1 << 20
+"""Bytes of a log after which a process that starts with it writes a state at the first occasion."""
 
 
 class DurableCheckpoints:
@@ -32,17 +34,20 @@ class DurableCheckpoints:
         executor: ExecutorThread,
         store: StateStore | None,
         writing: trio.Lock,
+        replayed: int = 0,
     ) -> None:
-        """`store`: None for a volatile replica, which writes none. `writing`: who holds it may write to the store."""
+        """`store`: None for a volatile replica, which writes none. `writing`: who holds it may write to the store.
+        `replayed`: bytes of the log above the newest durable state, with which this process has started."""
         self._me = me
         self._tunables = tunables
         self._host = host
         self._executor = executor
         self._store = store
         self._writing = writing
-        self._due = time.monotonic() + tunables.durable_checkpoint_interval
+        # Whoever is started often must not let its log grow for ever, nor the time that the next start takes.
+        self._due = time.monotonic() + (0.0 if replayed > _MUCH else tunables.durable_checkpoint_interval)
         self._not_before = 0.0
-        self._logged_before = 0
+        self._logged_before = -replayed
         self._is_writing = False
         self._is_wanted = False
         self._is_rotten = False

@@ -136,7 +136,9 @@ class Node:
         self._authentication.defers = True
         self.host = Host(started.replica, self._authentication, ports, self._desk.submit)
         writing = trio.Lock()
-        self._checkpoints = DurableCheckpoints(me, group.tunables, self.host, self._executor, started.store, writing)
+        self._checkpoints = DurableCheckpoints(
+            me, group.tunables, self.host, self._executor, started.store, writing, started.replayed
+        )
         self._installer = StateInstaller(
             me,
             started.make_executor,

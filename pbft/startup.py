@@ -55,6 +55,8 @@ class Started:
     """Where content of the state lies that memory shall not hold; None: it holds all."""
     paging: type[PagedBucket] | None = None
     """The same for a `State`."""
+    replayed: int = 0
+    """Bytes of the log above the state on disk."""
     shadow: Shadow | None = None
     """Executes everything once more; None unless that was asked for."""
 
@@ -172,10 +174,12 @@ def _from_disk(
         store.discard()
         discard_log(directory.directory)
         executor = fresh()
+        records = []
         wal, replay = directory.open_log()
         replay.finish()
         replica = restore(group, me, sign, secret, [], directory.boot, executor.start(), _problem(error))
         stored = None
     log_port = GroupCommit(wal, on_durable, on_disk_error)
     states = StateStore(store, None if stored is None else executor.snapshot())
-    return Started(directory, log_port, states, executor, replica, None, _maker(group, application))
+    replayed = sum(len(record) for _, record in records)
+    return Started(directory, log_port, states, executor, replica, None, _maker(group, application), replayed=replayed)
