@@ -211,8 +211,8 @@ def take(config: ClusterConfig, replica: int, path: Path) -> Backup:
             stored = _stored(config, replica)
             if stored is None:
                 raise BackupError(
-                    f"{folder} holds no state yet: the first is written at the first checkpoint, after "
-                    f"{config.group.tunables.checkpoint_interval} batches; run this without --as-is while it runs"
+                    f"{folder} holds no state yet: a replica writes the first some time after it has begun, at a "
+                    "checkpoint; run this without --as-is while it runs, or take that of another replica by --replica"
                 )
             with contextlib.suppress(FileNotFoundError):
                 if stored.base is None:

@@ -34,7 +34,7 @@ from pbft.storage.inspection import Inspection
 
 _PHASES = {
     Phase.STARTING: "its first start was not completed",
-    Phase.STARTED: "its past is whole",
+    Phase.STARTED: "it has not found its past to be lost",
     Phase.LOST: "its past is lost, so this replica does not vote",
 }
 
@@ -76,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(path: Path) -> Inspection:
+    if not path.is_dir():
+        raise StorageError(
+            f"{path} is no directory", "name the data directory of a replica, such as vote/data/replica-0"
+        )
     _check_directory(path)
     pid = holder(path)
     if pid is not None:
@@ -195,8 +199,9 @@ def _sentences(inspection: Inspection, found: dict[str, Any]) -> Iterator[str]:
         yield f"log: {counted(found['records'], 'record')} in {files}, {found['log_bytes']:,} bytes; each verified"
     if torn := found.get("torn_tail"):
         yield (
-            f"  {torn['file']} ends in the middle of a write at byte {torn['offset']} ({torn['reason']}); nothing "
-            "of it was ever reported durable, and the next start cuts it off"
+            f"  {torn['file']} ends in the middle of a write at byte {torn['offset']} ({torn['reason']}); as far as "
+            "the file tells nothing of it was ever reported durable; the next start cuts it off, and learns from the "
+            "others if it is more than that"
         )
     if "view" in found:
         yield (

@@ -18,9 +18,10 @@ from pbft.config import ConfigError
 from pbft.config_file import ClusterConfig
 from pbft.exported_log import Certified, Export, ExportError, ExportWriter, Head, Ordered, read_export, say_cut
 from pbft.protocol.records import decode_record
-from pbft.storage.data_directory import identity_of
+from pbft.storage.data_directory import holder, identity_of
 from pbft.storage.files import RealDirectory
 from pbft.storage.following import LogFollower, LogGap
+from pbft.storage.inspection import Inspection
 
 _PAUSE = 0.5
 """Seconds between two looks at a log that is followed."""
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export(config: ClusterConfig, path: Path, wanted: int | None, follow: bool) -> int:
-    folder = config.data_directory(_source(config, wanted))
+    replica = _source(config, wanted)
+    folder = config.data_directory(replica)
     directory = RealDirectory(folder, create=False)
     identity = identity_of(directory)
     if identity is None:
@@ -70,22 +72,43 @@ def _export(config: ClusterConfig, path: Path, wanted: int | None, follow: bool)
             if not follow:
                 break
             time.sleep(_PAUSE)
+            if not folder.is_dir():
+                raise ExportError(f"{folder} is gone; when its replica runs again, this goes on if it is called again")
     except KeyboardInterrupt:
         if not follow:
             raise
     finally:
         writer.close()
-    print(_told(writer, begun))
+    if not follow:
+        _read_all(config, replica, writer)
+    print(_told(writer, begun, config.group.tunables.checkpoint_interval))
     return 0
 
 
-def _told(writer: ExportWriter, begun: int | None) -> str:
+def _read_all(config: ClusterConfig, replica: int, writer: ExportWriter) -> None:
+    """Raises DamagedLog or ExportError if the log ended where it is damaged, and not where it was written last."""
+    folder = config.data_directory(replica)
+    if holder(folder) is None:
+        for _ in Inspection(RealDirectory(folder, create=False)).records():
+            pass
+        return
+    executed = number(ask(replica, config.replicas[replica].admin, 1.0)["last_executed"])
+    if (writer.last or 0) + config.group.tunables.log_window < executed:
+        raise ExportError(
+            f"{writer.path}: the log of replica {replica} can be read up to batch {writer.last or 0}, and it has "
+            f"executed {executed}: part of it is damaged, or was cut meanwhile; export from another replica"
+        )
+
+
+def _told(writer: ExportWriter, begun: int | None, interval: int) -> str:
     if writer.last is None:
         return f"{writer.path}: the log holds no batch yet"
     more = counted(writer.written, "batch", "batches")
     where = "" if not writer.written else f", {writer.last - writer.written + 1} to {writer.last}"
+    hint = "; logs of other replicas may hold more certificates: export from one into the same file"
     return (
         f"{writer.path}: {more} {'more' if begun is not None else 'written'}{where}; certified up to {writer.certified}"
+        + (hint if writer.certified + 2 * interval <= writer.last else "")
     )
 
 

@@ -81,7 +81,7 @@ def _seed(file: Path, config: ClusterConfig, replica: int) -> int:
     backup: Backup = read_backup(file, config.group)
     if backup.application != config.group.app:
         raise BackupError(f"{file} is of application {backup.application}, and {config.path} names {config.group.app}")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _copy(file, folder / checkpoint_name(backup.state.number))
     text = "gets what is newer from the others, and votes once it has recovered"
     print(f"replica {replica} begins with state {backup.state.number}, {text}")

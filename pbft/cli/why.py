@@ -90,8 +90,9 @@ def end_of_service(rows: Sequence[Mapping[str, object]], quorums: Quorums) -> st
     return (
         f"{counted(len(lost), 'replica')} of {quorums.n} ({listed(lost)}) have lost what they had voted, and what was "
         "acknowledged may be lost with it, so nothing is ordered rather than something forgotten. Stop it. If what "
-        "held the newest data is only not mounted, mount it, and start again; else make a new cluster by `pbft init` "
-        '(docs/operations.md, "Start tokens").'
+        "held the newest data is only not mounted, mount it, and start again; else make a new cluster: of a "
+        "backup by `pbft restore`, of what is still on the disk of one by `pbft backup --as-is` and `pbft restore`, or "
+        'an empty one by `pbft init` (docs/operations.md, "Start tokens").'
     )
 
 

@@ -43,7 +43,7 @@ class Verdicts:
         connected = tuple(self._replicas.connected())
         if carrier is None:
             return RequestTimeout(
-                f"no session or no room in the window within {seconds}; {fate}; "
+                f"the replicas opened no session for this client, or had no room for its call, for {seconds}; {fate}; "
                 f"connected to {len(connected)} of {n} replicas ({_names(connected)}); {self._needs()}",
                 False,
             )

@@ -86,6 +86,21 @@ def test_damage_is_named(what: str, cluster: ClusterConfig, capsys: pytest.Captu
     assert log.name in told and "damaged at byte" in told and "durable record" in told
 
 
+def test_an_export_does_not_end_at_damage_without_a_word(
+    cluster: ClusterConfig, tmp_path: Path, refused: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What stands before the damage is written; that more was there is said, and the exit code is not 0."""
+    folder = lived(cluster, RECORDS, RECORDS[1:])
+    assert main(["log", "export", str(cluster.path), str(tmp_path / "whole")]) == 0
+    assert "1 batch written" in capsys.readouterr().out
+    [log] = folder.glob("log-*")
+    data = bytearray(log.read_bytes())
+    data[180] ^= 1
+    log.write_bytes(data)
+    said = refused("log", "export", cluster.path, tmp_path / "export")
+    assert log.name in said and "damaged at byte" in said
+
+
 def test_a_checkpoint_is_hashed(cluster: ClusterConfig, capsys: pytest.CaptureFixture[str]) -> None:
     """With the keys its state is hashed and compared with the certificate in the log; a certificate without enough
     signatures is damage as well."""
@@ -118,7 +133,7 @@ def test_what_is_no_data_directory_at_rest(cluster: ClusterConfig, refused: Any,
     with DataDirectory.open(folder, cluster=cluster.group.cluster, replica=0, token=None):
         assert "is in use by process" in refused("data", "verify", folder)
     assert "is no data directory of a replica" in refused("data", "verify", cluster.path.parent / "keys")
-    assert "no such directory" in refused("data", "verify", tmp_path / "nothing")
+    assert "nothing is no directory; name the data directory" in refused("data", "verify", tmp_path / "nothing")
     other = write_cluster(tmp_path / "other", app="kv", clients=("alice",)).path
     assert "belongs to cluster" in refused("data", "verify", folder, "--cluster", other)
 
