@@ -139,7 +139,7 @@ class Tunables:
         60, 1, 86_400, "seconds", "longest time between durable checkpoints", shared=False
     )
     transfer_rate: int = _tunable(
-        3, 1, 4096, "MiB/s", "of a state that one peer is given while requests are ordered", shared=False
+        2, 1, 4096, "MiB/s", "of a state that one peer is given while requests are ordered", shared=False
     )
     scrub_interval: int = _tunable(
         3600, 0, 31_536_000, "seconds", "pause between two looks at all that is stored; 0: none", shared=False

@@ -164,8 +164,9 @@ def _from_disk(
         )
         wal, replay = directory.open_log()
         records = list(replay)
-        if replay.torn_tail is not None:
-            log.warning("replica %d: cut a torn tail off the log: %s", me, replay.torn_tail)
+        if (torn := replay.torn_tail) is not None:
+            text = "replica %d: %s ended in the middle of a write at byte %d (%s): cut off"
+            log.warning(text, me, torn.file, torn.offset, torn.reason)
         replica = restore(group, me, sign, secret, records, directory.boot, executor.start(), lost)
     except (DamagedLog, DamagedCheckpoint, DamagedState, CodecError) as error:
         # Some synced record of a vote is gone: whatever it said, this replica may have promised more (rule 1.7).

@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     config = ClusterConfig.load(args.what)
     if args.file.exists():
         raise ConfigError(f"{args.file} exists; choose another name, or remove it yourself")
+    if not args.file.absolute().parent.is_dir():
+        raise ConfigError(f"{args.file.parent} is no directory; make it, or choose another")
     replica = _source(config, args.replica, args.as_is)
     if not args.as_is:
         problem = _advance(config, replica, args.name, time.monotonic() + args.timeout)

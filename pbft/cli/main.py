@@ -138,6 +138,8 @@ def _sentence(error: BaseException) -> str:
     """An error for a person: the file comes first, the number of an OSError helps nobody."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error)
 
 

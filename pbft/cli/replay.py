@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--until {args.until}: batches are numbered from 1")
     if args.to is not None and args.to.exists():
         raise ConfigError(f"{args.to} exists; choose another name, or remove it yourself")
+    if args.to is not None and not args.to.absolute().parent.is_dir():
+        raise ConfigError(f"{args.to.parent} is no directory; make it, or choose another")
     executor = _beginning(config, args.backup)
     done = replay(config.group, executor, args.log, args.until, args.to)
     if args.json:
@@ -75,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(sentences(done, args.to)))
     interval = config.group.tunables.checkpoint_interval
-    return 1 if done.differing or (not done.compared and done.ended - done.began >= 2 * interval) else 0
+    unsigned = not done.compared and (args.to is not None or done.ended - done.began >= 2 * interval)
+    return 1 if done.differing or unsigned else 0
 
 
 def sentences(done: Replayed, to: Path | None) -> list[str]:
@@ -126,7 +129,8 @@ def replay(group: Group, executor: Executor, log: Path, until: int | None, to: P
             case Head(cluster, epoch, after):
                 if (cluster, epoch) != (group.cluster, group.epoch):
                     raise ExportError(
-                        f"{log} is a log of cluster {cluster.hex()[:16]}, not of {group.cluster.hex()[:16]}"
+                        f"{log} is a log of cluster {cluster.hex()[:16]}, not of {group.cluster.hex()[:16]}; name the "
+                        "cluster.toml of that one"
                     )
                 if after > done.began:
                     raise ExportError(

@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     )
     _copy(args.file, genesis)
     print(f"state {backup.state.number} of cluster {backup.state.cluster.hex()[:16]}: {counted(backup.entries, 'key')}")
+    if full_name(app, Path.cwd()) != full_name(backup.application, Path.cwd()):
+        print(f"the state is one of application {backup.application}, and {app} must know what to do with it")
     print("a new cluster with new keys: its clients begin new sessions, and do not know what the old ones asked for")
     say(args.directory, config)
     return 0
