@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import trio
@@ -103,7 +104,7 @@ def sparse_checkpoint(keys: int, size: int = 64, seconds: float = 20.0, callers:
             first, begun = load.acknowledged, trio.current_time()
             await trio.sleep(seconds)
             rate = (load.acknowledged - first) / (trio.current_time() - begun)
-            rows = await look(config)
+            rows = [row for row in await look(config, 10.0) if row["reachable"]]
             durable = 0.0
             if int(rows[0]["stable_checkpoint"]):
                 begun = trio.current_time()
@@ -128,4 +129,5 @@ def sparse_checkpoint(keys: int, size: int = 64, seconds: float = 20.0, callers:
         with cluster(app=APP, **numbers) as config, Children(config) as children:
             start(children)
             found[name] = trio.run(play, config, children)
+            print(name, found[name], file=sys.stderr)
     return found | {"ratio": round(found["with"]["ops_per_s"] / found["without"]["ops_per_s"], 3)}
