@@ -14,7 +14,7 @@ from playing import Play, play
 
 pytestmark = pytest.mark.slow
 
-OFTEN = {"checkpoint_interval": 16, "log_window": 32}
+OFTEN = {"checkpoint_interval": 8, "log_window": 16, "transfer_rate": 8}
 
 
 @pytest.mark.scenario("C08", "C12")
@@ -28,7 +28,7 @@ def test_a_lost_state_comes_back_although_one_source_lies(liar: str) -> None:
 @pytest.mark.scenario("C05")
 def test_who_is_killed_while_it_fetches_goes_on_where_it_was() -> None:
     """Three times, or until it has all."""
-    found = campaign.lost_state(24, kills=3, callers=8, seconds=1.0, **OFTEN)
+    found = campaign.lost_state(16, kills=3, callers=8, seconds=1.0, **OFTEN)
     assert found["fetched_over_state"] < 1.3 and found["incarnations"][3] == 1
 
 
