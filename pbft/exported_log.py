@@ -11,14 +11,13 @@ cut off by whoever goes on writing.
 from __future__ import annotations
 
 import os
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from pbft.batch import NULL_DIGEST
+from pbft.batch import NULL_DIGEST, Batch, decode_batch
 from pbft.codec import CodecError, Family, array, blob, uint
 from pbft.config import ConfigError
 from pbft.messages import Checkpoint, wire
@@ -64,13 +63,12 @@ class Certified(NamedTuple):
 Entry = Head | Ordered | Certified
 
 
-def say_cut(path: Path, offset: int) -> None:
-    """Tell whoever reads an export that it ends within an entry."""
-    print(
-        f"pbft: {path} ends within an entry, at byte {offset}: so a crash leaves it, or a copy that was cut short; "
-        "what stands before is whole",
-        file=sys.stderr,
-    )
+def batch_in(path: Path, entry: Ordered) -> Batch:
+    """The batch of an entry of a file. Raises ExportError."""
+    try:
+        return decode_batch(entry.batch)
+    except CodecError as error:
+        raise ExportError(f"{path}: batch {entry.number} cannot be read ({error}); use another copy of it") from None
 
 
 def read_export(path: Path, cut: Callable[[Path, int], None] = lambda path, offset: None) -> Iterator[Entry]:

@@ -10,8 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import secrets
-import shutil
 import socket
 import sys
 import time
@@ -22,6 +20,7 @@ import trio
 
 from pbft.admin import CHECKPOINT
 from pbft.backup import Backup, BackupError, read_backup
+from pbft.cli.new_files import copy, must_be_new, part_of, sync_folder
 from pbft.cli.output import counted, listed
 from pbft.cli.status import ask, ask_all, number
 from pbft.client import Client, ClientError, OperationFailed
@@ -68,10 +67,7 @@ def run(args: argparse.Namespace) -> int:
             )
         return 0
     config = ClusterConfig.load(args.what)
-    if args.file.exists():
-        raise ConfigError(f"{args.file} exists; choose another name, or remove it yourself")
-    if not args.file.absolute().parent.is_dir():
-        raise ConfigError(f"{args.file.parent} is no directory; make it, or choose another")
+    must_be_new(args.file)
     replica = _source(config, args.replica, args.as_is)
     if not args.as_is:
         problem = _advance(config, replica, args.name, time.monotonic() + args.timeout)
@@ -207,7 +203,7 @@ def _ask_for_checkpoint(config: ClusterConfig, replica: int) -> None:
 def take(config: ClusterConfig, replica: int, path: Path) -> Backup:
     """Copy the newest state on the disk of a replica, verified before it has its name. Raises BackupError, OSError."""
     folder = config.data_directory(replica)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    part = part_of(path)
     try:
         for _ in range(10):
             stored = _stored(config, replica)
@@ -218,7 +214,7 @@ def take(config: ClusterConfig, replica: int, path: Path) -> Backup:
                 )
             with contextlib.suppress(FileNotFoundError):
                 if stored.base is None:
-                    _copy(folder / stored.file, part)
+                    copy(folder / stored.file, part)
                 else:
                     _write_whole(stored, part)
                 found = read_backup(part, config.group)
@@ -240,18 +236,6 @@ def _write_whole(stored: StoredCheckpoint, target: Path) -> None:
     write_checkpoint(directory, target.name, found.number, stored.meta, found.snapshot().chunks())
 
 
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as data, target.open("xb") as copy:  # the open file stays whole, though it be removed
-        os.fchmod(copy.fileno(), 0o600)
-        shutil.copyfileobj(data, copy, 1 << 20)
-        copy.flush()
-        os.fsync(copy.fileno())
-
-
 def _publish(part: Path, path: Path) -> None:
     os.link(part, path)  # unlike a renaming it never replaces what has come meanwhile
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_folder(path.parent)

@@ -10,13 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pbft.batch import decode_batch
-from pbft.cli.output import counted
+from pbft.cli.output import counted, say_cut
 from pbft.cli.status import ask, number
-from pbft.codec import CodecError
 from pbft.config import ConfigError
 from pbft.config_file import ClusterConfig
-from pbft.exported_log import Certified, Export, ExportError, ExportWriter, Head, Ordered, read_export, say_cut
+from pbft.exported_log import Certified, Export, ExportError, ExportWriter, Head, Ordered, batch_in, read_export
 from pbft.protocol.records import decode_record
 from pbft.storage.data_directory import holder, identity_of
 from pbft.storage.files import RealDirectory
@@ -142,11 +140,8 @@ def _fields(path: Path, entry: Head | Ordered | Certified) -> dict[str, Any]:
                 "digest": first.digest.hex(),
                 "signers": [c.sender for c in checkpoints if c.digest == first.digest],
             }
-        case Ordered(number_, encoded):
-            try:
-                batch = decode_batch(encoded)
-            except CodecError as error:
-                raise ExportError(f"{path}: batch {number_} cannot be read ({error}); use another copy") from None
+        case Ordered(number_):
+            batch = batch_in(path, entry)
             at = datetime.fromtimestamp(batch.time / 1e6, UTC).isoformat() if batch.time < 1 << 55 else batch.time
             return {
                 "number": number_,

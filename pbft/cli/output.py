@@ -51,6 +51,15 @@ def listed(values: Sequence[object]) -> str:
     return " and ".join(filter(None, (", ".join(map(str, values[:-1])), *map(str, values[-1:]))))
 
 
+def say_cut(path: Path, offset: int) -> None:
+    """Tell whoever reads an export that it ends within an entry."""
+    print(
+        f"pbft: {path} ends within an entry, at byte {offset}: so a crash leaves it, or a copy that was cut short; "
+        "what stands before is whole",
+        file=sys.stderr,
+    )
+
+
 def invocation() -> str:
     """How to call this program again: `pbft` where the shell finds this very one, else as it was called."""
     called = Path(sys.argv[0])

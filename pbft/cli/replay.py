@@ -10,15 +10,14 @@ from pathlib import Path
 
 from pbft.authentication import seal_verifies
 from pbft.backup import read_backup, read_genesis
-from pbft.batch import decode_batch
 from pbft.cli.applications import application_of
-from pbft.cli.output import counted
-from pbft.codec import CodecError
+from pbft.cli.new_files import must_be_new
+from pbft.cli.output import counted, say_cut
 from pbft.config import ConfigError, Group
 from pbft.config_file import ClusterConfig
 from pbft.crypto import PublicKey
 from pbft.execution import Executor
-from pbft.exported_log import Certified, ExportError, Head, Ordered, read_export, say_cut
+from pbft.exported_log import Certified, ExportError, Head, Ordered, batch_in, read_export
 from pbft.messages import Checkpoint, Stable, encode
 from pbft.storage.checkpoints import write_checkpoint
 from pbft.storage.files import RealDirectory
@@ -63,10 +62,8 @@ def run(args: argparse.Namespace) -> int:
     config = ClusterConfig.load(args.cluster)
     if args.until is not None and args.until < 1:
         raise ConfigError(f"--until {args.until}: batches are numbered from 1")
-    if args.to is not None and args.to.exists():
-        raise ConfigError(f"{args.to} exists; choose another name, or remove it yourself")
-    if args.to is not None and not args.to.absolute().parent.is_dir():
-        raise ConfigError(f"{args.to.parent} is no directory; make it, or choose another")
+    if args.to is not None:
+        must_be_new(args.to)
     executor = _beginning(config, args.backup)
     done = replay(config.group, executor, args.log, args.until, args.to)
     if args.json:
@@ -92,9 +89,9 @@ def sentences(done: Replayed, to: Path | None) -> list[str]:
         )
     elif done.compared:
         found.append(f"{counted(done.compared, 'checkpoint')} compared: each is the state that a quorum has signed")
-    if done.ended > max(done.began, done.certified):
-        first = max(done.began, done.certified) + 1
-        found.append(f"NOT CERTIFIED: batches {first} to {done.ended}, for which the log holds no certificate")
+    proven = max(done.began, done.certified)
+    if done.ended > proven:
+        found.append(f"NOT CERTIFIED: batches {proven + 1} to {done.ended}, for which the log holds no certificate")
     if to is not None:
         found.append(
             f"{to}: state {done.written}" if done.written is not None else f"{to} is not written: no certificate"
@@ -137,13 +134,13 @@ def replay(group: Group, executor: Executor, log: Path, until: int | None, to: P
                         f"{log} begins after batch {after}, and the state to begin with is {done.began}: name a "
                         f"backup of state {after} or later by --from, or an older log"
                     )
-            case Ordered(number, encoded):
+            case Ordered(number):
                 if until is not None and number > until:
                     if number > until + group.tunables.log_window:
                         break
                     continue  # the certificate of `until` may stand here
                 if number > executor.last_executed:
-                    _execute(executor, log, number, encoded)
+                    executor.execute(number, batch_in(log, entry))
                     if number % group.tunables.checkpoint_interval == 0:
                         snapshots[number] = executor.snapshot()
                         if len(snapshots) > _KEPT:
@@ -166,14 +163,6 @@ def replay(group: Group, executor: Executor, log: Path, until: int | None, to: P
                     del snapshots[old]
     done.ended, done.digest = executor.last_executed, executor.snapshot().digest
     return done
-
-
-def _execute(executor: Executor, log: Path, number: int, encoded: bytes) -> None:
-    try:
-        batch = decode_batch(encoded)
-    except CodecError as error:
-        raise ExportError(f"{log}: batch {number} cannot be read ({error}); use another copy of it") from None
-    executor.execute(number, batch)
 
 
 def _certified(group: Group, log: Path, checkpoints: tuple[Checkpoint, ...]) -> bytes:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
-import shutil
 from pathlib import Path
 
 from pbft.apps import APPLICATIONS
 from pbft.backup import Backup, BackupError, read_backup
 from pbft.cli.applications import full_name, load_application
 from pbft.cli.init import add_cluster_arguments, say
+from pbft.cli.new_files import copy, part_of, sync_folder
 from pbft.cli.output import counted
 from pbft.config import ConfigError
 from pbft.config_file import GENESIS, ClusterConfig, write_cluster
@@ -91,18 +89,10 @@ def _seed(file: Path, config: ClusterConfig, replica: int) -> int:
 
 
 def _copy(source: Path, target: Path) -> None:
-    part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
+    part = part_of(target)
     try:
-        with source.open("rb") as data, part.open("xb") as copy:
-            os.fchmod(copy.fileno(), 0o600)
-            shutil.copyfileobj(data, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
+        copy(source, part)
         part.rename(target)
     finally:
         part.unlink(missing_ok=True)
-    directory = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_folder(target.parent)
